@@ -1,0 +1,42 @@
+/**
+ * Every bound of the data path in one place. Names carry their unit last. A length from the wire is
+ * compared with one of these before anything is allocated for it.
+ */
+export const LIMITS = {
+  /** A client must finish startup, TLS and authentication within this. */
+  handshakeMillis: 15_000,
+  /** Connecting to a target and authenticating there. */
+  dialMillis: 10_000,
+  /** PostgreSQL's own MAX_STARTUP_PACKET_LENGTH. */
+  startupPacketBytes: 10_000,
+  startupParameters: 64,
+  /** A password message (it carries a token). */
+  credentialBytes: 65_536,
+  /** One message before authentication, either leg. */
+  handshakeMessageBytes: 65_536,
+  /** One frontend message that must be read whole (Query, Parse, Bind, …). */
+  frontendMessageBytes: 64 * 1024 * 1024,
+  /** One backend message that must be read whole (a DataRow that may be masked, an ErrorResponse). */
+  inspectedBackendMessageBytes: 16 * 1024 * 1024,
+  /** Backend messages that pass through without being read whole; PostgreSQL's own limit is 1 GiB. */
+  backendMessageBytes: 0x3fff_ffff,
+  /** Unsent bytes to one peer above which the opposite side is no longer read. */
+  backlogHighBytes: 256 * 1024,
+  backlogLowBytes: 64 * 1024,
+  /** Client messages that await their answers; above it the client is no longer read. */
+  pipelineDepth: 4_096,
+  preparedStatements: 10_000,
+  /** One statement's text; longer is refused. */
+  statementBytes: 16 * 1024 * 1024,
+  /** Statements over this are parsed away from the worker's own loop. */
+  inlineParseBytes: 32 * 1024,
+  /** Cached classifications of one worker. */
+  cachedShapes: 20_000,
+  scramIterations: 10_000_000,
+  /** Columns of all relations of one target that its catalogue may hold. */
+  catalogueColumns: 500_000,
+  /** Sessions that wait for a place at one target, all workers' share of one target counted per worker. */
+  dialQueue: 1_000,
+  dialQueueMillis: 10_000,
+  drainMillis: 30_000,
+} as const;

@@ -1,0 +1,196 @@
+import { compilePatterns, type DigitShape, type Literal, matcherAvailable } from "../native/matcher.ts";
+import type { DetectorName } from "../policy/types.ts";
+import { IBAN_LENGTHS } from "./iban.ts";
+
+/** Bytes of the flags array / 4; more hits in one chunk make scan() answer -1. */
+export const FLAGS_MAX = 16_384;
+
+export type PrefilterEngine = "vectorscan" | "regexp";
+/** Like Masker.scan. */
+export type Prefilter = (bytes: Uint8Array, start: number, end: number, flags: Uint32Array) => number;
+
+type Flagged = readonly [pattern: string, flags: "" | "i"];
+
+/** Necessary parts of a detector's matches, for the native scan and, as regular expressions, for the portable one. */
+interface Hints {
+  readonly literals?: readonly Literal[];
+  readonly run?: number;
+  readonly shapes?: readonly DigitShape[];
+  readonly codes?: typeof IBAN_LENGTHS;
+  /** The same for run, shapes and codes, over latin1. Literals are translated. */
+  readonly portable?: readonly Flagged[];
+}
+
+const ANYTHING = { caseless: false, token: 0, digits: 0, window: 0, joined: false } as const;
+const exactly = (...texts: string[]): Literal[] => texts.map((text) => ({ ...ANYTHING, text }));
+const caseless = (...texts: string[]): Literal[] => texts.map((text) => ({ ...ANYTHING, text, caseless: true }));
+const withToken = (token: number, ...texts: string[]): Literal[] => texts.map((text) => ({ ...ANYTHING, text, token }));
+const spelled = (first: string, second: string): Literal[] => caseless(...["", " ", "_", "-", "."].map((joint) => first + joint + second));
+
+/** Up to three separator bytes, as in core/native/digits.h. */
+const GAP = "[ ()./\\x80-\\xff-]{1,3}";
+
+/**
+ * What every exact match of a detector contains. A chunk holds fields and framing between them, so nothing here looks
+ * before a match: the byte before a field may look like a digit or letter.
+ */
+const HINTS: Readonly<Record<DetectorName, Hints>> = {
+  payment_card: { run: 13, portable: [["[2-6](?:[ \\x80-\\xff-]{0,3}[0-9]){12}", ""]] },
+  us_ssn: {
+    literals: [...caseless("ssn"), ...spelled("social", "security")],
+    shapes: [
+      {
+        groups: [
+          [3, 3],
+          [2, 2],
+          [4, 4],
+        ],
+        zeros: 0,
+        digits: 9,
+      },
+    ],
+    portable: [[`[0-9]{3}${GAP}[0-9]{2}${GAP}[0-9]{4}`, ""]],
+  },
+  email: { literals: exactly("@", "%40") },
+  iban: { codes: IBAN_LENGTHS, portable: [["[A-Z]{2}[0-9]{2}(?:[ \\x80-\\xff-]{0,3}[A-Z0-9]){11}", "i"]] },
+  phone: {
+    literals: [
+      { ...ANYTHING, text: "+", digits: 7, window: 49, joined: true },
+      ...caseless("phone", "mobile", "tel", "fax", "whatsapp").map((label) => ({ ...label, digits: 10, window: 64 })),
+    ],
+    shapes: [
+      {
+        groups: [
+          [3, 3],
+          [3, 3],
+          [4, 4],
+        ],
+        zeros: 0,
+        digits: 10,
+      },
+      {
+        groups: [
+          [3, 5],
+          [3, 4],
+          [3, 4],
+        ],
+        zeros: 1,
+        digits: 10,
+      },
+      {
+        groups: [
+          [3, 5],
+          [6, 8],
+        ],
+        zeros: 1,
+        digits: 10,
+      },
+      {
+        groups: [
+          [2, 2],
+          [2, 2],
+          [2, 2],
+          [2, 2],
+          [2, 2],
+        ],
+        zeros: 1,
+        digits: 10,
+      },
+      {
+        groups: [
+          [3, 5],
+          [1, 9],
+        ],
+        zeros: 2,
+        digits: 10,
+      },
+    ],
+    portable: [
+      [`[2-9][0-9]{2}${GAP}[2-9][0-9]{2}${GAP}[0-9]{4}`, ""],
+      [`0[0-9]{2,4}${GAP}[0-9]{3}`, ""],
+      [`0[0-9](?:${GAP}[0-9]{2}){4}`, ""],
+      [`00[1-9][0-9]{0,2}${GAP}[0-9]`, ""],
+    ],
+  },
+  jwt: { literals: withToken(4, "eyJ") },
+  private_key: { literals: exactly("PRIVATE KEY", "PuTTY-User-Key-File-") },
+  cloud_key: {
+    literals: [
+      ...withToken(16, "AKIA", "ASIA", "ABIA", "ACCA"),
+      ...spelled("secret", "key"),
+      ...spelled("secret", "access"),
+      ...spelled("aws", "secret"),
+      ...withToken(28, "AIza", "GOCSPX-"),
+      ...withToken(20, "ya29.", "sk-proj-", "sk-ant-", "sk-svcacct-", "sk-admin-", "glpat-", "github_pat_", "T3BlbkFJ"),
+      ...exactly('"private_key', "AccountKey=", "SharedAccessKey=", "+ASt", "ACDb", "+ABa", "Q~", "whsec_", "hooks.slack.com/services/"),
+      ...withToken(34, "ghp_", "gho_", "ghu_", "ghs_", "ghr_", "npm_", "hf_", "pypi-AgEIcHlwaS", "dop_v1_"),
+      ...exactly("xoxa-", "xoxb-", "xoxe-", "xoxo-", "xoxp-", "xoxr-", "xoxs-", "xapp-"),
+      ...withToken(16, "sk_live_", "sk_test_", "rk_live_", "rk_test_"),
+      ...withToken(22, "SG.", "hvs.", "hvb."),
+    ],
+  },
+};
+
+function vectorscan(hints: readonly Hints[]): Prefilter {
+  const database = compilePatterns({
+    literals: hints.flatMap((hint) => hint.literals ?? []),
+    run: Math.max(0, ...hints.map((hint) => hint.run ?? 0)),
+    shapes: hints.flatMap((hint) => hint.shapes ?? []),
+    codes: hints.flatMap((hint) => hint.codes ?? []),
+  });
+  return (bytes, start, end, flags) => database.scan(bytes, start, end, flags);
+}
+
+/** A literal as a regular expression whose match ends with it. */
+function translated({ text, caseless: folded, token, digits, window, joined }: Literal): Flagged {
+  const between = joined ? "[ ()./\\x80-\\xff-]" : "[^]";
+  const literal = text.replace(/[.*+?^${}()|[\]\\/-]/g, (character) => `\\x${character.charCodeAt(0).toString(16)}`);
+  const follow = (token > 0 ? `(?=[A-Za-z0-9_-]{${token}})` : "") + (digits > 0 ? `(?=${between}{0,${window - 1}}[0-9])` : "");
+  return [literal + follow, folded ? "i" : ""];
+}
+
+function regexp(hints: readonly Hints[]): Prefilter {
+  const forms = hints
+    .flatMap((hint) => [...(hint.literals ?? []).map(translated), ...(hint.portable ?? [])])
+    .map(([pattern, flags]) => new RegExp(pattern, `g${flags}`));
+  return (bytes, start, end, flags) => {
+    const text = Buffer.prototype.latin1Slice.call(bytes, start, end);
+    let count = 0;
+    for (const form of forms) {
+      form.lastIndex = 0;
+      for (let match = form.exec(text); match !== null; match = form.exec(text)) {
+        if (count === flags.length) return -1;
+        flags[count++] = start + form.lastIndex - 1;
+        // Framing may look like a match and swallow the beginning of a real one, so every start is tried.
+        form.lastIndex = match.index + 1;
+      }
+    }
+    flags.subarray(0, count).sort();
+    let kept = 0;
+    for (let i = 0; i < count; i++) {
+      if (i === 0 || flags[i] !== flags[kept - 1]) flags[kept++] = flags[i] as number;
+    }
+    return kept;
+  };
+}
+
+/** Compiled prefilters of this thread: a set of detectors is compiled once, whatever number of sessions uses it. */
+const compiled = new Map<string, Prefilter>();
+
+/**
+ * The prefilter for a set of detectors.
+ * @param engine undefined: libvectorscan where it is built, else the portable one
+ * @throws SluiceError SLUICE_INTERNAL when `vectorscan` is asked for and not built
+ */
+export function prefilterFor(detectors: readonly DetectorName[], engine: PrefilterEngine | undefined): Prefilter {
+  const chosen = engine ?? (matcherAvailable() ? "vectorscan" : "regexp");
+  const names = [...new Set(detectors)].sort();
+  const key = `${chosen} ${names.join(" ")}`;
+  let prefilter = compiled.get(key);
+  if (prefilter === undefined) {
+    const hints = names.map((name) => HINTS[name]);
+    prefilter = chosen === "vectorscan" ? vectorscan(hints) : regexp(hints);
+    compiled.set(key, prefilter);
+  }
+  return prefilter;
+}

@@ -1,0 +1,308 @@
+// Matcher: sets of literals over libvectorscan, and the digit scanners of digits.h beside them. One call scans one byte
+// range and writes where matches end into a caller's Uint32Array; no JavaScript runs per match. It knows nothing of what
+// it looks for.
+//
+// Literals only: libvectorscan 5.4.9 misses matches of regular expressions such as `@[a-z0-9\x80-\xff]` from offset 64 on.
+
+#include <hs.h>
+#include <algorithm>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "digits.h"
+#include "napi_util.h"
+
+namespace sluice {
+namespace {
+
+constexpr size_t kLiteralsMax = 1000;
+constexpr size_t kLiteralBytesMax = 64;
+constexpr napi_type_tag kDatabaseTag = {0x9b1c4f6e2d7a4803, 0xa5e0d3c2b1f64977};
+
+// The addon's instance data: one per environment, therefore one scratch per thread. Scans do not nest.
+struct Matcher {
+  hs_scratch_t* scratch;
+};
+
+// What must follow a literal; all zero: anything.
+struct Follow {
+  int token;   // so many letters, digits, - or _ directly after it
+  int digits;  // so many digits within the next `window` bytes
+  int window;
+  bool joined;  // with nothing but separators (digits.h) among them
+};
+
+struct Database {
+  hs_database_t* literals;  // nullptr: only digits and codes
+  std::vector<Follow> follows;  // by index of the literal
+  DigitRules digits;
+  CodeTable codes;
+  ~Database() { hs_free_database(literals); }
+};
+
+struct Hits {
+  uint32_t* ends;
+  size_t count;
+  size_t capacity;
+  uint32_t base;
+  bool ascending;
+
+  // Several patterns that end at one byte come one after the other: kept once. False: no room.
+  bool add(size_t offset) {
+    uint32_t last = base + static_cast<uint32_t>(offset);
+    if (count > 0) {
+      uint32_t previous = ends[count - 1];
+      if (last == previous) return true;
+      if (last < previous) ascending = false;
+    }
+    if (count == capacity) return false;
+    ends[count++] = last;
+    return true;
+  }
+};
+
+struct Scanning {
+  Hits* hits;
+  const Database* database;
+  const uint8_t* bytes;
+  size_t length;
+};
+
+bool follows(const Follow& follow, const uint8_t* bytes, size_t at, size_t length) {
+  if (follow.token > 0) {
+    if (length - at < static_cast<size_t>(follow.token)) return false;
+    for (size_t i = at; i < at + static_cast<size_t>(follow.token); i++) {
+      if ((kClasses.of[bytes[i]] & (kDigit | kLetter)) == 0 && bytes[i] != '-' && bytes[i] != '_') return false;
+    }
+  }
+  int missing = follow.digits;
+  for (size_t i = at; missing > 0 && i < length && i < at + static_cast<size_t>(follow.window); i++) {
+    if (kClasses.of[bytes[i]] == kDigit) missing--;
+    else if (follow.joined && !inRun(bytes[i])) break;
+  }
+  return missing <= 0;
+}
+
+int onMatch(unsigned int id, unsigned long long, unsigned long long to, unsigned int, void* context) {
+  const Scanning& scanning = *static_cast<Scanning*>(context);
+  if (!follows(scanning.database->follows[id], scanning.bytes, static_cast<size_t>(to), scanning.length)) return 0;
+  return scanning.hits->add(static_cast<size_t>(to) - 1) ? 0 : 1;
+}
+
+Matcher* stateOf(napi_env env) {
+  void* data = nullptr;
+  napi_get_instance_data(env, &data);
+  return static_cast<Matcher*>(data);
+}
+
+bool readProperty(napi_env env, napi_value object, const char* name, napi_value* out) {
+  return napi_get_named_property(env, object, name, out) == napi_ok;
+}
+
+bool readIntProperty(napi_env env, napi_value object, const char* name, int64_t least, int64_t most, int64_t* out) {
+  napi_value value;
+  return readProperty(env, object, name, &value) && readInt(env, value, least, most, out);
+}
+
+bool readList(napi_env env, napi_value value, uint32_t most, uint32_t* length) {
+  bool isArray = false;
+  return napi_is_array(env, value, &isArray) == napi_ok && isArray && napi_get_array_length(env, value, length) == napi_ok &&
+         *length <= most;
+}
+
+// { groups: [[least, most], …], zeros, digits }
+bool readShape(napi_env env, napi_value value, DigitShape* shape) {
+  napi_value groups, pair, number;
+  uint32_t count, two;
+  int64_t least, most, zeros, digits;
+  if (!readProperty(env, value, "groups", &groups) || !readList(env, groups, kGroupsMax, &count) || count < 2) return false;
+  for (uint32_t i = 0; i < count; i++) {
+    if (napi_get_element(env, groups, i, &pair) != napi_ok || !readList(env, pair, 2, &two) || two != 2) return false;
+    if (napi_get_element(env, pair, 0, &number) != napi_ok || !readInt(env, number, 1, 64, &least)) return false;
+    if (napi_get_element(env, pair, 1, &number) != napi_ok || !readInt(env, number, least, 64, &most)) return false;
+    shape->groups[i] = {static_cast<int>(least), static_cast<int>(most)};
+  }
+  if (!readIntProperty(env, value, "zeros", 0, 2, &zeros) || !readIntProperty(env, value, "digits", 1, 64, &digits)) return false;
+  shape->count = static_cast<int>(count);
+  shape->zeros = static_cast<int>(zeros);
+  shape->digits = static_cast<int>(digits);
+  return zeros < 2 || shape->groups[0].least >= 3;
+}
+
+bool readDigits(napi_env env, napi_value set, DigitRules* rules) {
+  napi_value shapes, entry;
+  uint32_t count;
+  int64_t run;
+  if (!readIntProperty(env, set, "run", 0, 64, &run) || !readProperty(env, set, "shapes", &shapes) || !readList(env, shapes, 64, &count)) return false;
+  rules->run = rules->least = static_cast<int>(run);
+  for (uint32_t i = 0; i < count; i++) {
+    DigitShape shape;
+    if (napi_get_element(env, shapes, i, &entry) != napi_ok || !readShape(env, entry, &shape)) return false;
+    if (rules->least == 0 || shape.digits < rules->least) rules->least = shape.digits;
+    rules->shapes.push_back(shape);
+  }
+  return true;
+}
+
+// [{ prefix: "DE", length: 22 }]
+bool readCodes(napi_env env, napi_value set, CodeTable* table) {
+  napi_value codes, entry, prefix;
+  uint32_t count;
+  std::string letters;
+  int64_t length;
+  if (!readProperty(env, set, "codes", &codes) || !readList(env, codes, 26 * 26, &count)) return false;
+  for (uint32_t i = 0; i < count; i++) {
+    if (napi_get_element(env, codes, i, &entry) != napi_ok || !readProperty(env, entry, "prefix", &prefix)) return false;
+    if (!readString(env, prefix, 2, &letters) || letters.size() != 2 || !readIntProperty(env, entry, "length", 5, 64, &length)) return false;
+    for (char letter : letters) {
+      if (letter < 'A' || letter > 'Z') return false;
+    }
+    table->lengths[(letters[0] - 'A') * 26 + letters[1] - 'A'] = static_cast<uint8_t>(length);
+    table->any = true;
+  }
+  return true;
+}
+
+// Throws and returns false when a literal is unfit.
+bool compileLiterals(napi_env env, napi_value list, uint32_t count, Database* database) {
+  std::vector<std::string> texts(count);
+  std::vector<unsigned int> flags(count), ids(count);
+  std::vector<const char*> expressions(count);
+  std::vector<size_t> lengths(count);
+  for (uint32_t i = 0; i < count; i++) {
+    napi_value entry, text, caseless, joined;
+    bool isCaseless = false, isJoined = false;
+    int64_t token = 0, digits = 0, window = 0;
+    bool read = napi_get_element(env, list, i, &entry) == napi_ok && readProperty(env, entry, "text", &text) &&
+                readString(env, text, kLiteralBytesMax, &texts[i]) && !texts[i].empty() && readProperty(env, entry, "caseless", &caseless) &&
+                napi_get_value_bool(env, caseless, &isCaseless) == napi_ok && readIntProperty(env, entry, "token", 0, 64, &token) &&
+                readIntProperty(env, entry, "digits", 0, 64, &digits) && readIntProperty(env, entry, "window", 0, 1024, &window) &&
+                readProperty(env, entry, "joined", &joined) && napi_get_value_bool(env, joined, &isJoined) == napi_ok;
+    if (!read) {
+      badArgument(env, "a literal is { text: 1..64 bytes, caseless, token: 0..64, digits: 0..64, window: 0..1024, joined }");
+      return false;
+    }
+    database->follows.push_back({static_cast<int>(token), static_cast<int>(digits), static_cast<int>(window), isJoined});
+    flags[i] = isCaseless ? HS_FLAG_CASELESS : 0;
+    ids[i] = i;
+    expressions[i] = texts[i].data();
+    lengths[i] = texts[i].size();
+  }
+  hs_compile_error_t* error = nullptr;
+  if (hs_compile_lit_multi(expressions.data(), flags.data(), ids.data(), lengths.data(), count, HS_MODE_BLOCK, nullptr, &database->literals,
+                           &error) != HS_SUCCESS) {
+    std::string message = error != nullptr && error->message != nullptr ? error->message : "unknown error";
+    if (error != nullptr && error->expression >= 0 && static_cast<uint32_t>(error->expression) < count) {
+      message = "literal " + texts[static_cast<size_t>(error->expression)] + ": " + message;
+    }
+    if (error != nullptr) hs_free_compile_error(error);
+    fail(env, "ERR_LITERAL", message);
+    return false;
+  }
+  // Grows the one scratch so that it serves this database too.
+  if (hs_alloc_scratch(database->literals, &stateOf(env)->scratch) != HS_SUCCESS) {
+    fail(env, "ERR_MEMORY", "no scratch space for the set of literals");
+    return false;
+  }
+  return true;
+}
+
+// compile({ literals: [{ text, caseless, token, digits, window, joined }], run, shapes, codes }) -> database
+napi_value Compile(napi_env env, napi_callback_info info) {
+  size_t count = 1;
+  napi_value set, list, object;
+  uint32_t length = 0;
+  std::unique_ptr<Database> database(new Database{nullptr, {}, {}, {}});
+  if (napi_get_cb_info(env, info, &count, &set, nullptr, nullptr) != napi_ok || count < 1 || !readProperty(env, set, "literals", &list) ||
+      !readList(env, list, kLiteralsMax, &length) || !readDigits(env, set, &database->digits) || !readCodes(env, set, &database->codes)) {
+    return badArgument(env, "compile({ literals: up to 1000, run: 0..64, shapes, codes }): see matcher.ts");
+  }
+  if (length > 0 && !compileLiterals(env, list, length, database.get())) return nullptr;
+  auto release = [](napi_env, void* data, void*) { delete static_cast<Database*>(data); };
+  if (napi_create_object(env, &object) != napi_ok || napi_wrap(env, object, database.get(), release, nullptr, nullptr) != napi_ok) {
+    return nullptr;
+  }
+  database.release();  // the object owns it now
+  return napi_type_tag_object(env, object, &kDatabaseTag) == napi_ok ? object : nullptr;
+}
+
+struct View {
+  uint8_t* data;
+  size_t length;
+};
+
+bool readView(napi_env env, napi_value value, napi_typedarray_type wanted, View* out) {
+  napi_typedarray_type type;
+  void* data = nullptr;
+  bool isTyped = false;
+  if (napi_is_typedarray(env, value, &isTyped) != napi_ok || !isTyped) return false;
+  if (napi_get_typedarray_info(env, value, &type, &out->length, &data, nullptr, nullptr) != napi_ok || type != wanted) return false;
+  out->data = static_cast<uint8_t*>(data);
+  return true;
+}
+
+// scan(database, bytes, start, end, flags) -> number of entries written to flags, ascending and distinct; -1: they do not fit
+napi_value Scan(napi_env env, napi_callback_info info) {
+  size_t count = 5;
+  napi_value arguments[5];
+  bool tagged = false;
+  void* wrapped = nullptr;
+  if (napi_get_cb_info(env, info, &count, arguments, nullptr, nullptr) != napi_ok || count < 5 ||
+      napi_check_object_type_tag(env, arguments[0], &kDatabaseTag, &tagged) != napi_ok || !tagged ||
+      napi_unwrap(env, arguments[0], &wrapped) != napi_ok) {
+    return badArgument(env, "scan(database, bytes, start, end, flags): not a database");
+  }
+  View bytes, flags;
+  int64_t start, end;
+  if (!readView(env, arguments[1], napi_uint8_array, &bytes) || !readView(env, arguments[4], napi_uint32_array, &flags) ||
+      bytes.length > INT32_MAX || !readInt(env, arguments[2], 0, static_cast<int64_t>(bytes.length), &start) ||
+      !readInt(env, arguments[3], start, static_cast<int64_t>(bytes.length), &end)) {
+    return badArgument(env, "scan(database, bytes: Uint8Array, 0 <= start <= end <= length, flags: Uint32Array)");
+  }
+  if (start == end) return number(env, 0);
+  Hits hits = {reinterpret_cast<uint32_t*>(flags.data), 0, flags.length, static_cast<uint32_t>(start), true};
+  const Database& database = *static_cast<Database*>(wrapped);
+  const uint8_t* first = bytes.data + start;
+  const size_t length = static_cast<size_t>(end - start);
+  auto add = [&hits](size_t offset) { return hits.add(offset); };
+  if (!scanDigits(first, length, database.digits, add) || !scanCodes(first, length, database.codes, add)) return number(env, -1);
+  if (database.literals != nullptr) {
+    Scanning scanning = {&hits, &database, first, length};
+    hs_error_t status = hs_scan(database.literals, reinterpret_cast<const char*>(first), static_cast<unsigned int>(length), 0,
+                                stateOf(env)->scratch, onMatch, &scanning);
+    if (status == HS_SCAN_TERMINATED) return number(env, -1);
+    if (status != HS_SUCCESS) return fail(env, "ERR_SCAN", "the scan failed with status " + std::to_string(status));
+  }
+  if (!hits.ascending) {
+    // The three scans come one after the other, and engines inside libvectorscan may report out of order.
+    std::sort(hits.ends, hits.ends + hits.count);
+    hits.count = static_cast<size_t>(std::unique(hits.ends, hits.ends + hits.count) - hits.ends);
+  }
+  return number(env, static_cast<int64_t>(hits.count));
+}
+
+napi_value Version(napi_env env, napi_callback_info) {
+  napi_value text = nullptr;
+  napi_create_string_utf8(env, hs_version(), NAPI_AUTO_LENGTH, &text);
+  return text;
+}
+
+void onFinalize(napi_env, void* data, void*) {
+  Matcher* matcher = static_cast<Matcher*>(data);
+  hs_free_scratch(matcher->scratch);
+  delete matcher;
+}
+
+napi_value Init(napi_env env, napi_value exports) {
+  if (hs_valid_platform() != HS_SUCCESS) return fail(env, "ERR_PLATFORM", "this processor lacks the instructions that libvectorscan needs");
+  Matcher* matcher = new Matcher{nullptr};
+  bool done = napi_set_instance_data(env, matcher, onFinalize, nullptr) == napi_ok && addFunction(env, exports, "compile", Compile) &&
+              addFunction(env, exports, "scan", Scan) && addFunction(env, exports, "version", Version);
+  return done ? exports : fail(env, "ERR_INIT", "the matcher addon could not be initialised");
+}
+
+}  // namespace
+}  // namespace sluice
+
+NAPI_MODULE_INIT() { return sluice::Init(env, exports); }

@@ -1,0 +1,128 @@
+import assert from "node:assert/strict";
+import { before, test } from "node:test";
+import { Worker } from "node:worker_threads";
+import { once } from "node:events";
+import { buildNative } from "./build.ts";
+import { compilePatterns, type Literal, type PatternSet } from "./matcher.ts";
+
+const EMPTY: PatternSet = { literals: [], run: 0, shapes: [], codes: [] };
+let skip = false;
+before(async () => {
+  skip = (await buildNative({ quiet: true })).matcher === "no-libvectorscan";
+});
+
+function hits(set: Partial<PatternSet>, text: string, start = 0, end = text.length): number[] {
+  const flags = new Uint32Array(64);
+  const count = compilePatterns({ ...EMPTY, ...set }).scan(Buffer.from(text, "latin1"), start, end, flags);
+  return [...flags.subarray(0, count)];
+}
+
+function literal(text: string, more: Partial<Literal> = {}): Literal {
+  return { text, caseless: false, token: 0, digits: 0, window: 0, joined: false, ...more };
+}
+
+test("literals: last byte of every match, ascending and distinct, absolute in the bytes", (t) => {
+  if (skip) return t.skip("no libvectorscan");
+  const literals = [literal("ab"), literal("B", { caseless: true })];
+  assert.deepEqual(hits({ literals }, "xxabbxB"), [3, 4, 6]);
+  assert.deepEqual(hits({ literals }, "xxabbxB", 3), [3, 4, 6]);
+  assert.deepEqual(hits({ literals }, "xxabbxB", 4, 5), [4]);
+  assert.deepEqual(hits({ literals }, "xxabbxB", 7), []);
+});
+
+test("literals: what must follow", (t) => {
+  if (skip) return t.skip("no libvectorscan");
+  assert.deepEqual(hits({ literals: [literal("ab", { token: 3 })] }, "abx-1 abx ab_9"), [1]);
+  assert.deepEqual(hits({ literals: [literal("+", { digits: 3, window: 6, joined: true })] }, "+1 23 +12x3 +1    23"), [0]);
+  assert.deepEqual(hits({ literals: [literal("tel", { digits: 1, window: 4 })] }, "tel: 4 tel none 4"), [2]);
+});
+
+test("overflow answers -1", (t) => {
+  if (skip) return t.skip("no libvectorscan");
+  const bytes = Buffer.from("aaaa 1234 5678");
+  const database = compilePatterns({ ...EMPTY, literals: [literal("a")] });
+  assert.equal(database.scan(bytes, 0, 14, new Uint32Array(3)), -1);
+  assert.equal(database.scan(bytes, 0, 14, new Uint32Array(4)), 4);
+  assert.equal(compilePatterns({ ...EMPTY, run: 4 }).scan(bytes, 0, 14, new Uint32Array(1)), -1);
+});
+
+test("arguments are checked", (t) => {
+  if (skip) return t.skip("no libvectorscan");
+  assert.throws(() => hits({ literals: [literal("")] }, ""), TypeError);
+  assert.throws(() => hits({ literals: [literal("x".repeat(65))] }, ""), TypeError);
+  assert.throws(() => hits({ run: 65 }, ""), TypeError);
+  const database = compilePatterns({ ...EMPTY, run: 3 });
+  const flags = new Uint32Array(1);
+  assert.throws(() => database.scan(Buffer.alloc(4), 0, 5, flags), TypeError);
+  assert.throws(() => database.scan(Buffer.alloc(4), 3, 2, flags), TypeError);
+  assert.throws(() => database.scan(Buffer.alloc(4), -1, 2, flags), TypeError);
+});
+
+test("runs of digits are flagged once per run length, over tight separators only", (t) => {
+  if (skip) return t.skip("no libvectorscan");
+  assert.deepEqual(hits({ run: 4 }, "123 45-678\xc2\xa09"), [4, 9]);
+  assert.deepEqual(hits({ run: 4 }, "12345678"), [3, 7]);
+  assert.deepEqual(hits({ run: 4 }, "123.4567"), [7]);
+  assert.deepEqual(hits({ run: 4 }, "123\x004"), []);
+  assert.deepEqual(hits({ run: 4 }, "123    4"), []);
+});
+
+test("shapes: first group as suffix, last as prefix, middle exact", (t) => {
+  if (skip) return t.skip("no libvectorscan");
+  const shapes = [
+    {
+      groups: [
+        [3, 3],
+        [2, 2],
+        [4, 4],
+      ],
+      zeros: 0,
+      digits: 9,
+    },
+  ] as const;
+  assert.deepEqual(hits({ shapes }, "123-45-6789"), [10]);
+  assert.deepEqual(hits({ shapes }, "9123 45 67899"), [11]);
+  assert.deepEqual(hits({ shapes }, "x123) (45\xc2\xa06789y"), [14]);
+  assert.deepEqual(hits({ shapes }, "123-456-7890"), []);
+  assert.deepEqual(hits({ shapes }, "1-123-45-6789 1 2 3 123-45-6789"), [12, 30]);
+  const zeros = [
+    {
+      groups: [
+        [3, 5],
+        [3, 4],
+        [3, 4],
+      ],
+      zeros: 1,
+      digits: 10,
+    },
+  ] as const;
+  assert.deepEqual(hits({ shapes: zeros }, "9020 7946 0958"), [12]);
+  assert.deepEqual(hits({ shapes: zeros }, "9220 7946 0958"), []);
+});
+
+test("codes: two letters, two digits and the rest of the length", (t) => {
+  if (skip) return t.skip("no libvectorscan");
+  const codes = [{ prefix: "DE", length: 8 }];
+  for (let shift = 0; shift < 40; shift++) {
+    assert.deepEqual(hits({ codes }, `${"-".repeat(shift)}De12 3x-45`), [shift + 9]);
+  }
+  assert.deepEqual(hits({ codes }, "DE12345"), []);
+  assert.deepEqual(hits({ codes }, "FR123456"), []);
+  assert.deepEqual(hits({ codes }, "DE12,3456"), []);
+});
+
+test("a worker may end with databases alive", async (t) => {
+  if (skip) return t.skip("no libvectorscan");
+  const worker = new Worker(
+    `import(${JSON.stringify(new URL("./matcher.ts", import.meta.url).href)}).then(({ compilePatterns }) => {
+       globalThis.kept = compilePatterns({ literals: [{ text: "ab", caseless: false, token: 0, digits: 0, window: 0, joined: false }], run: 3, shapes: [], codes: [] });
+       const flags = new Uint32Array(9);
+       const count = kept.scan(Buffer.from("ab 123"), 0, 6, flags);
+       require("node:worker_threads").parentPort.postMessage([...flags.subarray(0, count)]);
+       setInterval(() => {}, 1000);
+     });`,
+    { eval: true },
+  );
+  assert.deepEqual(await once(worker, "message"), [[1, 5]]);
+  assert.equal(await worker.terminate(), 1);
+});

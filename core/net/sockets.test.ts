@@ -1,0 +1,599 @@
+import assert from "node:assert/strict";
+import { execFileSync } from "node:child_process";
+import { once } from "node:events";
+import { mkdtempSync, readFileSync, rmSync } from "node:fs";
+import type { AddressInfo, Server, Socket } from "node:net";
+import { connect, createServer } from "node:net";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { after, before, describe, test } from "node:test";
+import { connect as connectTls } from "node:tls";
+import { LIMITS } from "../limits.ts";
+import { createSocketTransport } from "./sockets.ts";
+import type { TlsServerOptions, Transport, Wire, WireHandler } from "./types.ts";
+
+/** A wire's events as a test sees them. */
+class Events implements WireHandler {
+  readonly received: Buffer[] = [];
+  drains = 0;
+  ends = 0;
+  closes = 0;
+  unrecorded = 0;
+  error: Error | undefined;
+  onBytes: (bytes: Buffer) => void = () => {};
+  onEnded: () => void = () => {};
+  onDrained: () => void = () => {};
+  readonly closed: Promise<void>;
+  #tellClosed: () => void = () => {};
+
+  constructor() {
+    this.closed = new Promise((resolve) => {
+      this.#tellClosed = resolve;
+    });
+  }
+  onData(bytes: Uint8Array, start: number, end: number): void {
+    const copy = Buffer.from(bytes.subarray(start, end));
+    this.received.push(copy);
+    this.onBytes(copy);
+  }
+  onDrain(): void {
+    this.drains += 1;
+    this.onDrained();
+  }
+  onEnd(): void {
+    this.ends += 1;
+    this.onEnded();
+  }
+  onClose(error: Error | undefined): void {
+    this.closes += 1;
+    this.error = error;
+    this.#tellClosed();
+  }
+  onUnrecorded(): void {
+    this.unrecorded += 1;
+  }
+  get text(): string {
+    return Buffer.concat(this.received).toString();
+  }
+}
+
+const servers: Server[] = [];
+const transports: Transport[] = [];
+/** Accepting handles; their descriptors belong to the transport, so they must never be closed or collected. */
+const accepted: Socket[] = [];
+
+after(() => {
+  for (const transport of transports) transport.close();
+  for (const server of servers) server.close();
+});
+
+function newTransport(): Transport {
+  const transport = createSocketTransport();
+  transports.push(transport);
+  return transport;
+}
+
+async function listen(onSocket: (socket: Socket) => void, options: object = { allowHalfOpen: true }): Promise<number> {
+  const server = createServer(options, onSocket);
+  servers.push(server);
+  await once(server.listen(0, "127.0.0.1"), "listening");
+  return (server.address() as AddressInfo).port;
+}
+
+/** A listener whose connections the transport adopts by descriptor, as the acceptor hands them over. */
+async function listenAdopting(transport: Transport, onWire: (wire: Wire) => void): Promise<number> {
+  return listen(
+    (socket) => {
+      accepted.push(socket);
+      onWire(transport.adopt((socket as unknown as { _handle: { fd: number } })._handle.fd));
+    },
+    { pauseOnConnect: true, allowHalfOpen: true },
+  );
+}
+
+async function until(condition: () => boolean, what: string, millis = 5_000): Promise<void> {
+  const end = Date.now() + millis;
+  while (!condition()) {
+    if (Date.now() > end) assert.fail(`not within ${millis} ms: ${what}`);
+    await new Promise((resolve) => setTimeout(resolve, 2));
+  }
+}
+
+const bytesOf = (text: string): Uint8Array => Buffer.from(text);
+const send = (wire: Wire, text: string): void => wire.write(bytesOf(text), 0, Buffer.byteLength(text));
+
+/** client ↔ adopted wire ↔ connected wire ↔ server: the shape of a session. */
+async function relay(transport: Transport, serverPort: number): Promise<number> {
+  return listenAdopting(transport, async (front) => {
+    const back = new Promise<Wire>((resolve) => {
+      void transport.connect({ host: "127.0.0.1", port: serverPort }, 1_000).then(resolve);
+    });
+    const early: Buffer[] = [];
+    const pump = (from: Wire, to: Wire): WireHandler => ({
+      onData: (bytes, start, end) => {
+        to.write(bytes, start, end);
+        if (to.backlogBytes >= LIMITS.backlogHighBytes) from.pause();
+      },
+      onDrain: () => to.resume(),
+      onEnd: () => to.end(),
+      onClose: () => to.destroy(),
+      onUnrecorded: () => from.destroy(),
+    });
+    front.handler = { ...pump(front, front), onData: (bytes, start, end) => void early.push(Buffer.from(bytes.subarray(start, end))) };
+    const other = await back;
+    front.handler = pump(front, other);
+    other.handler = pump(other, front);
+    for (const bytes of early) other.write(bytes, 0, bytes.length);
+  });
+}
+
+describe("socket transport", () => {
+  test("relays through two wires, byte by byte and in bulk, and keeps half-close", { timeout: 20_000 }, async () => {
+    const transport = newTransport();
+    const echo = await listen((socket) => socket.pipe(socket));
+    const client = connect({ port: await relay(transport, echo), host: "127.0.0.1", allowHalfOpen: true });
+    const got: Buffer[] = [];
+    client.on("data", (chunk: Buffer) => got.push(chunk));
+    const sent: Buffer[] = [];
+    for (let i = 0; i < 300; i++) {
+      const byte = Buffer.from([i & 255]);
+      sent.push(byte);
+      client.write(byte);
+      if (i % 50 === 0) await new Promise((resolve) => setTimeout(resolve, 2));
+    }
+    const bulk = Buffer.alloc(3_000_000, "0123456789abcdef-");
+    sent.push(bulk);
+    client.end(bulk);
+    await once(client, "end");
+    assert.ok(Buffer.concat(got).equals(Buffer.concat(sent)));
+  });
+
+  test("a peer that never reads stops the opposite side; memory stays bounded, and onDrain starts it again", {
+    timeout: 20_000,
+  }, async () => {
+    const transport = newTransport();
+    let sink: Socket | undefined;
+    const port = await listen((socket) => {
+      sink = socket;
+      socket.pause();
+    });
+    const wire = await transport.connect({ host: "127.0.0.1", port }, 1_000);
+    const events = new Events();
+    wire.handler = events;
+    const chunk = Buffer.alloc(64 * 1024, 7);
+    let written = 0;
+    let most = 0;
+    const fill = (): void => {
+      while (wire.backlogBytes < LIMITS.backlogHighBytes && written < 64 * 1024 * 1024) {
+        wire.write(chunk, 0, chunk.length);
+        written += chunk.length;
+        most = Math.max(most, wire.backlogBytes);
+      }
+    };
+    fill();
+    await new Promise((resolve) => setTimeout(resolve, 50));
+    for (let i = 0; i < 200; i++) {
+      fill();
+      await new Promise((resolve) => setImmediate(resolve));
+    }
+    assert.ok(written < 32 * 1024 * 1024, `wrote ${written} bytes to a peer that does not read`);
+    assert.ok(most <= LIMITS.backlogHighBytes + chunk.length);
+    const before = written;
+    let read = 0;
+    events.onDrained = fill;
+    sink!.on("data", (part: Buffer) => {
+      read += part.length;
+      assert.equal(part[0], 7);
+    });
+    sink!.resume();
+    await until(() => written > before + 8 * 1024 * 1024 && read > 8 * 1024 * 1024, "the wire drains");
+    assert.ok(events.drains > 0);
+    wire.destroy();
+    await events.closed;
+  });
+
+  test("small writes to a blocked peer arrive unchanged although the page is used again", { timeout: 20_000 }, async () => {
+    const transport = newTransport();
+    let sink: Socket | undefined;
+    const port = await listen((socket) => {
+      sink = socket;
+      socket.pause();
+    });
+    const wire = await transport.connect({ host: "127.0.0.1", port }, 1_000);
+    const other = await transport.connect({ host: "127.0.0.1", port: await listen((socket) => socket.resume()) }, 1_000);
+    wire.handler = new Events();
+    other.handler = new Events();
+    const expected: Buffer[] = [];
+    const noise = Buffer.alloc(50_000, 0xee);
+    for (let i = 0; i < 400; i++) {
+      const part = Buffer.alloc(20_000, i & 127);
+      expected.push(part);
+      wire.write(part, 0, part.length);
+      other.write(noise, 0, noise.length);
+      wire.write(part, 0, 10);
+      expected.push(part.subarray(0, 10));
+      await new Promise((resolve) => setImmediate(resolve));
+    }
+    const got: Buffer[] = [];
+    sink!.on("data", (chunk: Buffer) => got.push(chunk));
+    wire.end();
+    sink!.resume();
+    await once(sink!, "end");
+    assert.ok(Buffer.concat(got).equals(Buffer.concat(expected)));
+  });
+
+  test("a slow reader of small writes holds their bytes, not a page for each", { timeout: 20_000 }, async () => {
+    const transport = newTransport();
+    const port = await listen((socket) => socket.pause());
+    const wire = await transport.connect({ host: "127.0.0.1", port }, 1_000);
+    wire.handler = new Events();
+    const chunk = Buffer.alloc(64 * 1024);
+    while (wire.backlogBytes < LIMITS.backlogLowBytes) {
+      wire.write(chunk, 0, chunk.length);
+      await new Promise((resolve) => setImmediate(resolve));
+    }
+    const before = process.memoryUsage().arrayBuffers;
+    for (let i = 0; i < 1_000; i++) {
+      wire.write(chunk, 0, 10);
+      await new Promise((resolve) => setImmediate(resolve));
+    }
+    const grown = process.memoryUsage().arrayBuffers - before;
+    assert.ok(grown < 20 * 1024 * 1024, `${grown} bytes held for 10,000`);
+    wire.destroy();
+  });
+
+  test("last words on a paused wire: it still notices that the peer has gone", { timeout: 10_000 }, async () => {
+    const transport = newTransport();
+    const events = new Events();
+    let wire: Wire | undefined;
+    const port = await listenAdopting(transport, (adopted) => {
+      wire = adopted;
+      wire.handler = events;
+      wire.pause();
+    });
+    const client = connect(port, "127.0.0.1");
+    client.write("unread");
+    await until(() => wire !== undefined, "the connection");
+    const began = Date.now();
+    wire!.lastWords(bytesOf("goodbye"));
+    assert.equal(String((await once(client, "data"))[0]), "goodbye");
+    await events.closed;
+    assert.ok(Date.now() - began < 500, "closed by the peer's end, not by the linger");
+    assert.equal(events.text, "");
+  });
+
+  test("what is staged leaves only after beforeSend, once a batch; one write is larger than the page", { timeout: 20_000 }, async () => {
+    const transport = newTransport();
+    let batches = 0;
+    transport.beforeSend = () => {
+      batches += 1;
+    };
+    let got = 0;
+    const port = await listen((socket) => socket.on("data", (chunk: Buffer) => (got += chunk.length)));
+    const wire = await transport.connect({ host: "127.0.0.1", port }, 1_000);
+    wire.handler = new Events();
+    for (let i = 0; i < 10; i++) send(wire, "abc");
+    assert.equal(batches, 0);
+    await until(() => got === 30, "the batch arrives");
+    assert.equal(batches, 1);
+    const large = Buffer.alloc(1_000_000, 1);
+    wire.write(large, 0, large.length);
+    await until(() => got === 1_000_030, "the large write arrives");
+    assert.ok(batches >= 4);
+    wire.destroy();
+  });
+
+  test("a failing beforeSend sends nothing, tells each wire once and shuts it, other batches go on", { timeout: 10_000 }, async () => {
+    const transport = newTransport();
+    const got: string[] = [];
+    const port = await listen((socket) => socket.on("data", (chunk: Buffer) => got.push(chunk.toString())));
+    const wires = await Promise.all([1, 2, 3].map(() => transport.connect({ host: "127.0.0.1", port }, 1_000)));
+    const events = wires.map((wire) => (wire.handler = new Events()));
+    let fails = true;
+    transport.beforeSend = () => {
+      if (fails) throw new Error("disk full");
+    };
+    send(wires[0]!, "secret-0");
+    send(wires[1]!, "secret-1");
+    send(wires[0]!, "more-0");
+    await until(() => events[0]!.unrecorded === 1 && events[1]!.unrecorded === 1, "onUnrecorded");
+    assert.equal(events[2]!.unrecorded, 0);
+    fails = false;
+    send(wires[0]!, "after the gap");
+    send(wires[2]!, "fine");
+    wires[1]!.lastWords(bytesOf("fatal: not recorded"));
+    await until(() => got.length === 2, "the other batch and the last words");
+    await new Promise((resolve) => setTimeout(resolve, 20));
+    assert.deepEqual(got.sort(), ["fatal: not recorded", "fine"]);
+    assert.equal(events[0]!.unrecorded, 1);
+  });
+
+  test("an exception in a handler ends its wire only", { timeout: 10_000 }, async () => {
+    const transport = newTransport();
+    const faults: unknown[] = [];
+    transport.onFault = (error) => faults.push(error);
+    const port = await listen((socket) => socket.pipe(socket));
+    const [bad, good] = await Promise.all([1, 2].map(() => transport.connect({ host: "127.0.0.1", port }, 1_000)));
+    const badEvents = new Events();
+    const goodEvents = new Events();
+    badEvents.onBytes = () => {
+      throw new Error("a defect");
+    };
+    bad!.handler = badEvents;
+    good!.handler = goodEvents;
+    send(bad!, "x");
+    send(good!, "y");
+    await badEvents.closed;
+    await until(() => goodEvents.text === "y", "the other wire's echo");
+    assert.equal(faults.length, 1);
+    assert.equal(badEvents.error?.message, "a defect");
+    assert.equal(goodEvents.closes, 0);
+    good!.destroy();
+    await goodEvents.closed;
+    assert.equal(goodEvents.error, undefined);
+  });
+
+  test("a reset closes once, with its error; destroy twice is one close", { timeout: 10_000 }, async () => {
+    const transport = newTransport();
+    const events = new Events();
+    const port = await listenAdopting(transport, (wire) => {
+      wire.handler = events;
+    });
+    const client = connect(port, "127.0.0.1");
+    await once(client, "connect");
+    client.write("hello");
+    await until(() => events.text === "hello", "the first bytes");
+    client.resetAndDestroy();
+    await events.closed;
+    assert.match(String(events.error), /ECONNRESET/);
+    const second = new Events();
+    const wire = await transport.connect({ host: "127.0.0.1", port: await listen((socket) => socket.resume()) }, 1_000);
+    wire.handler = second;
+    wire.destroy();
+    wire.destroy();
+    send(wire, "into the void");
+    wire.end();
+    wire.lastWords(bytesOf("x"));
+    await second.closed;
+    await new Promise((resolve) => setImmediate(resolve));
+    assert.equal(events.closes, 1);
+    assert.equal(second.closes, 1);
+  });
+
+  test("last words arrive although the peer keeps sending, and the wire closes within its linger", { timeout: 10_000 }, async () => {
+    const transport = newTransport();
+    const events = new Events();
+    const port = await listenAdopting(transport, (wire) => {
+      wire.handler = events;
+      events.onBytes = () => {
+        send(wire, "answer;");
+        wire.lastWords(bytesOf("goodbye"));
+      };
+    });
+    const client = connect({ port, host: "127.0.0.1", allowHalfOpen: true });
+    let got = "";
+    client.on("data", (chunk: Buffer) => (got += chunk.toString())).on("error", () => {});
+    client.write("x");
+    const chatter = setInterval(() => client.write("y"), 5);
+    await until(() => got === "answer;goodbye", "the last words");
+    const before = Date.now();
+    await events.closed;
+    assert.ok(Date.now() - before < 2_000);
+    clearInterval(chatter);
+    client.destroy();
+    assert.equal(events.text, "x");
+  });
+
+  test("addresses, refused connections, deadlines and Unix sockets", { timeout: 10_000 }, async () => {
+    const transport = newTransport();
+    const folder = mkdtempSync(join(tmpdir(), "sluice-net-"));
+    const path = join(folder, "s");
+    const server = createServer((socket) => socket.pipe(socket));
+    servers.push(server);
+    await once(server.listen(path), "listening");
+    const local = await transport.connect({ path }, 1_000);
+    const events = new Events();
+    local.handler = events;
+    assert.equal(local.remoteAddress, "");
+    assert.equal(local.isLoopback, true);
+    send(local, "hi");
+    await until(() => events.text === "hi", "echo over the Unix socket");
+    local.destroy();
+    await assert.rejects(transport.connect({ path: join(folder, "none") }, 1_000), { code: "SLUICE_TARGET_UNREACHABLE" });
+    rmSync(folder, { recursive: true });
+
+    const port = await listen((socket) => socket.resume());
+    const wire = await transport.connect({ host: "localhost", port }, 1_000);
+    assert.equal(wire.remoteAddress, `127.0.0.1:${port}`);
+    assert.equal(wire.isLoopback, true);
+    assert.equal(wire.encrypted, false);
+    wire.destroy();
+    const closing = createServer();
+    await once(closing.listen(0, "127.0.0.1"), "listening");
+    const free = (closing.address() as AddressInfo).port;
+    await new Promise((resolve) => closing.close(resolve));
+    await assert.rejects(transport.connect({ host: "127.0.0.1", port: free }, 1_000), { code: "SLUICE_TARGET_UNREACHABLE" });
+  });
+
+  test("thousands of wires close, each once", { timeout: 30_000 }, async () => {
+    const transport = newTransport();
+    const all: Events[] = [];
+    const port = await listenAdopting(transport, (wire) => {
+      const events = new Events();
+      events.onBytes = () => send(wire, "ok");
+      events.onEnded = () => wire.end();
+      wire.handler = events;
+      all.push(events);
+    });
+    const total = 2_000;
+    for (let i = 0; i < total; i += 200) {
+      await Promise.all(
+        Array.from({ length: 200 }, async (_, k) => {
+          const client = connect(port, "127.0.0.1");
+          client.on("error", () => {});
+          client.write("x");
+          await once(client, "data");
+          if (k % 3 === 0) client.resetAndDestroy();
+          else client.end();
+        }),
+      );
+    }
+    await until(() => all.length === total && all.every((events) => events.closes === 1), "every wire closed once", 10_000);
+  });
+});
+
+describe("TLS", () => {
+  let folder = "";
+  let options: TlsServerOptions;
+  let ca = "";
+  before(() => {
+    folder = mkdtempSync(join(tmpdir(), "sluice-tls-"));
+    execFileSync(
+      "openssl",
+      [
+        ...["req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes", "-days", "2", "-subj", "/CN=gateway"],
+        ...["-addext", "subjectAltName=DNS:localhost,IP:127.0.0.1", "-keyout", join(folder, "key"), "-out", join(folder, "cert")],
+      ],
+      { stdio: "ignore" },
+    );
+    ca = readFileSync(join(folder, "cert"), "utf8");
+    options = { cert: ca, key: readFileSync(join(folder, "key"), "utf8"), alpn: ["postgresql"], requireAlpn: false };
+  });
+  after(() => rmSync(folder, { recursive: true, force: true }));
+
+  /** A server that answers the first `s` with `S` and then speaks TLS, or TLS at once; it echoes, and half-closes after the client did. */
+  async function tlsPort(transport: Transport, more: Partial<TlsServerOptions>, events: Events, failures: unknown[] = []): Promise<number> {
+    return listenAdopting(transport, (wire) => {
+      const start = async (alreadyRead?: Uint8Array): Promise<void> => {
+        wire.handler = events;
+        events.onBytes = (bytes) => wire.write(bytes, 0, bytes.length);
+        events.onEnded = () => wire.end();
+        await wire
+          .acceptTls({ ...options, ...more, ...(alreadyRead === undefined ? {} : { alreadyRead }) })
+          .catch((error) => failures.push(error));
+      };
+      const first = new Events();
+      first.onBytes = (bytes) => {
+        if (bytes[0] === 0x16) void start(bytes);
+        else {
+          send(wire, "S");
+          void start();
+        }
+      };
+      wire.handler = first;
+    });
+  }
+
+  test("server side after a plaintext request, client side with startTls, bulk both ways, half-close", { timeout: 20_000 }, async () => {
+    const transport = newTransport();
+    const port = await tlsPort(transport, {}, new Events());
+    const wire = await transport.connect({ host: "127.0.0.1", port }, 1_000);
+    const plain = new Events();
+    wire.handler = plain;
+    send(wire, "s");
+    await until(() => plain.text === "S", "the answer to the request");
+    const events = new Events();
+    wire.handler = events;
+    await wire.startTls({ ca, serverName: "localhost", verify: true, alpn: ["postgresql"] });
+    assert.equal(wire.encrypted, true);
+    assert.equal(wire.alpn, "postgresql");
+    assert.ok(wire.peerCertificate()!.length > 200);
+    const bulk = Buffer.alloc(3_000_000, "tls-bulk-");
+    wire.write(bulk, 0, bulk.length);
+    wire.end();
+    await until(() => events.ends === 1, "the echo's end");
+    assert.ok(Buffer.concat(events.received).equals(bulk));
+    await events.closed;
+    assert.equal(events.error, undefined);
+  });
+
+  test("direct TLS: the ClientHello was already read; ALPN is demanded", { timeout: 20_000 }, async () => {
+    const transport = newTransport();
+    const failures: unknown[] = [];
+    const port = await tlsPort(transport, { requireAlpn: true }, new Events(), failures);
+    const good = connectTls({ port, host: "127.0.0.1", ca, ALPNProtocols: ["postgresql"] });
+    await once(good, "secureConnect");
+    assert.equal(good.alpnProtocol, "postgresql");
+    good.write("hello");
+    assert.equal(String((await once(good, "data"))[0]), "hello");
+    good.end();
+    await once(good, "close");
+    const without = connectTls({ port, host: "127.0.0.1", ca });
+    await new Promise((resolve) => without.on("error", () => {}).once("close", resolve));
+    await until(() => failures.length === 1, "the refusal");
+    assert.match(String(failures[0]), /application protocol/);
+    const other = connectTls({ port, host: "127.0.0.1", ca, ALPNProtocols: ["http/1.1"] });
+    await new Promise((resolve) => other.on("error", () => {}).once("close", resolve));
+    await until(() => failures.length === 2, "the second refusal");
+  });
+
+  test("garbage, a vanishing peer and a wrong certificate reject the handshake and close the wire", { timeout: 20_000 }, async () => {
+    const transport = newTransport();
+    const failures: unknown[] = [];
+    const events = new Events();
+    const port = await tlsPort(transport, {}, events, failures);
+    const garbage = connect(port, "127.0.0.1");
+    garbage.on("error", () => {});
+    garbage.write("s");
+    await once(garbage, "data");
+    garbage.write("this is no handshake at all, whatever it may be");
+    await events.closed;
+    await until(() => failures.length === 1, "garbage refused");
+    assert.equal((failures[0] as { code: string }).code, "SLUICE_PROTOCOL_VIOLATION");
+    assert.equal(events.closes, 1);
+
+    const gone = connect(await tlsPort(transport, {}, new Events(), failures), "127.0.0.1");
+    gone.on("error", () => {});
+    gone.write("s");
+    await once(gone, "data");
+    gone.destroy();
+    await until(() => failures.length === 2, "a vanished peer");
+
+    const dial = async (verify: boolean, serverName: string, trusted: string | undefined): Promise<Wire> => {
+      const wire = await transport.connect({ host: "127.0.0.1", port: await tlsPort(transport, {}, new Events(), []) }, 1_000);
+      const plain = new Events();
+      wire.handler = plain;
+      send(wire, "s");
+      await until(() => plain.text === "S", "the answer to the request");
+      await wire.startTls({ ca: trusted, serverName, verify, alpn: [] });
+      return wire;
+    };
+    await assert.rejects(dial(true, "elsewhere.example", ca), /does not match|ALTNAME/i);
+    await assert.rejects(dial(true, "localhost", undefined), /self.signed|DEPTH_ZERO/i);
+    (await dial(true, "127.0.0.1", ca)).destroy();
+    (await dial(false, "elsewhere.example", undefined)).destroy();
+  });
+
+  test("a TLS peer that does not read: bytes arrive unchanged although the page is used again", { timeout: 20_000 }, async () => {
+    const transport = newTransport();
+    const events = new Events();
+    let server: Wire | undefined;
+    const port = await listenAdopting(transport, (wire) => {
+      const first = new Events();
+      wire.handler = first;
+      first.onBytes = (bytes) => {
+        wire.handler = events;
+        void wire.acceptTls({ ...options, alreadyRead: bytes }).then(() => {
+          server = wire;
+        });
+      };
+    });
+    const client = connectTls({ port, host: "127.0.0.1", ca, ALPNProtocols: ["postgresql"] });
+    await until(() => server !== undefined, "the handshake");
+    client.pause();
+    const expected: Buffer[] = [];
+    for (let i = 0; i < 300; i++) {
+      const part = Buffer.alloc(30_000, i & 127);
+      expected.push(part);
+      server!.write(part, 0, part.length);
+      await new Promise((resolve) => setImmediate(resolve));
+    }
+    const got: Buffer[] = [];
+    client.on("data", (chunk: Buffer) => got.push(chunk));
+    client.resume();
+    server!.end();
+    await once(client, "end");
+    assert.ok(Buffer.concat(got).equals(Buffer.concat(expected)));
+    client.destroy();
+  });
+});
