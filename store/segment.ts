@@ -1,0 +1,136 @@
+import fs from "node:fs";
+import zlib from "node:zlib";
+import { BLOCK_HEADER_BYTES, BLOCK_MAGIC, BLOCK_MAX_BYTES } from "./layout.ts";
+
+const WINDOW_BYTES = 256 * 1024;
+
+/** One complete block; its bytes are valid until the next call of next(). */
+export interface Block {
+  /** With its header. */
+  readonly bytes: Buffer;
+  /** Offset of the payload in the file. */
+  readonly offset: number;
+  readonly payload: Buffer;
+}
+
+/**
+ * Reads a segment's complete blocks in order, also while a writer appends: what is not complete (yet) reads as "no
+ * more", and the next call looks again. Never writes, never locks.
+ */
+export class SegmentCursor {
+  readonly segment: number;
+  /** Offset after the last complete block. */
+  position = 0;
+  private sequence = 0;
+  private readonly fd: number;
+  private window = Buffer.allocUnsafe(WINDOW_BYTES);
+  private windowStart = 0;
+  private windowEnd = 0;
+
+  constructor(path: string, segment: number) {
+    this.segment = segment;
+    this.fd = fs.openSync(path, "r");
+  }
+
+  next(): Block | undefined {
+    if (!this.have(BLOCK_HEADER_BYTES)) return this.nothing();
+    let at = this.position - this.windowStart;
+    const length = this.window.readUInt32LE(at + 8);
+    if (this.window.readUInt32LE(at) !== BLOCK_MAGIC || this.window.readUInt32LE(at + 12) !== this.sequence || length > BLOCK_MAX_BYTES)
+      return this.nothing();
+    const total = BLOCK_HEADER_BYTES + length;
+    // The file's size bounds what a damaged length can make us allocate.
+    if (total > this.window.length && fs.fstatSync(this.fd).size - this.position < total) return this.nothing();
+    if (!this.have(total)) return this.nothing();
+    at = this.position - this.windowStart;
+    if (zlib.crc32(this.window.subarray(at + 8, at + total)) !== this.window.readUInt32LE(at + 4)) return this.nothing();
+    const offset = this.position + BLOCK_HEADER_BYTES;
+    this.position += total;
+    this.sequence += 1;
+    return { bytes: this.window.subarray(at, at + total), offset, payload: this.window.subarray(at + BLOCK_HEADER_BYTES, at + total) };
+  }
+
+  /** Bytes of the file after the last complete block; more than 0 at the end means a torn or damaged tail, or a write in progress. */
+  remainder(): number {
+    return Math.max(0, fs.fstatSync(this.fd).size - this.position);
+  }
+
+  /** Whether a complete block stands anywhere after the point where reading ended: then the gap is damage, not a crash. */
+  hasBlockBeyond(): boolean {
+    const size = fs.fstatSync(this.fd).size;
+    const step = 1024 * 1024;
+    const chunk = Buffer.allocUnsafe(step + BLOCK_HEADER_BYTES);
+    for (let base = this.position; base < size; base += step) {
+      const filled = fs.readSync(this.fd, chunk, 0, chunk.length, base);
+      for (let at = chunk.indexOf(MAGIC_BYTES); at >= 0 && at + BLOCK_HEADER_BYTES <= filled; at = chunk.indexOf(MAGIC_BYTES, at + 1)) {
+        const length = chunk.readUInt32LE(at + 8);
+        const sequence = chunk.readUInt32LE(at + 12);
+        if (
+          base + at === this.position ||
+          sequence <= this.sequence ||
+          length > size - base - at - BLOCK_HEADER_BYTES ||
+          length > BLOCK_MAX_BYTES
+        )
+          continue;
+        const body = Buffer.allocUnsafe(8 + length);
+        fs.readSync(this.fd, body, 0, body.length, base + at + 8);
+        if (zlib.crc32(body) === chunk.readUInt32LE(at + 4)) return true;
+      }
+    }
+    return false;
+  }
+
+  close(): void {
+    fs.closeSync(this.fd);
+  }
+
+  /** Make [position, position + bytes) present in the window. */
+  private have(bytes: number): boolean {
+    if (this.position >= this.windowStart && this.position + bytes <= this.windowEnd) return true;
+    if (bytes > this.window.length || (bytes <= WINDOW_BYTES && this.window.length > WINDOW_BYTES))
+      this.window = Buffer.allocUnsafe(Math.max(bytes, WINDOW_BYTES));
+    this.windowStart = this.position;
+    this.windowEnd = this.position;
+    while (this.windowEnd - this.windowStart < bytes) {
+      const filled = this.windowEnd - this.windowStart;
+      const read = fs.readSync(this.fd, this.window, filled, this.window.length - filled, this.windowEnd);
+      if (read === 0) return false;
+      this.windowEnd += read;
+    }
+    return true;
+  }
+
+  /** Forget the window: the same bytes may have been completed meanwhile. */
+  private nothing(): undefined {
+    this.windowStart = 0;
+    this.windowEnd = 0;
+    return undefined;
+  }
+}
+
+const MAGIC_BYTES = Buffer.alloc(4);
+MAGIC_BYTES.writeUInt32LE(BLOCK_MAGIC);
+
+/**
+ * One record at a known offset, copied out. Used for intents that an outcome refers to in an earlier segment.
+ * @returns undefined when the file or a plausible record is not there
+ */
+export function readRecord(path: string, offset: number): Buffer | undefined {
+  let fd: number;
+  try {
+    fd = fs.openSync(path, "r");
+  } catch {
+    return undefined;
+  }
+  try {
+    const size = fs.fstatSync(fd).size;
+    const head = Buffer.alloc(4);
+    if (fs.readSync(fd, head, 0, 4, offset) < 4) return undefined;
+    const length = head.readUInt32LE(0);
+    if (length < 8 || length > size - offset || length > BLOCK_MAX_BYTES) return undefined;
+    const record = Buffer.allocUnsafe(length);
+    return fs.readSync(fd, record, 0, length, offset) === length ? record : undefined;
+  } finally {
+    fs.closeSync(fd);
+  }
+}

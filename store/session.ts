@@ -1,0 +1,322 @@
+import { createHash, type Hash, hash } from "node:crypto";
+import type { RecordConfig } from "../core/config/types.ts";
+import { FROM_CLIENT, type FrameOwner, type FrameWriter, TO_CLIENT } from "./frames.ts";
+import { type IntentPlace, type Journal, nextSlot } from "./journal.ts";
+import {
+  CLOSE_BYTES,
+  DIGEST_BYTES,
+  EFFECT_DENY,
+  EFFECTS,
+  INTENT_BYTES,
+  NO_STATEMENT,
+  OUTCOME_BYTES,
+  OUTCOME_HAS_DIGEST,
+  OUTCOME_HAS_EXTRA,
+  OUTCOME_RECOVERED,
+  OUTCOMES,
+  RECORD,
+  type SessionInfo,
+} from "./layout.ts";
+import type { DecisionRecord, Outcome, SessionRecorder, StatementRecord } from "./types.ts";
+
+/** Responses up to this size are digested in one call at their end, which costs half of a streaming digest. */
+const ONE_CALL_BYTES = 4_096;
+const SPARE_OPERATIONS = 1_024;
+
+/** An operation between its intent and its outcome. Reused: the hot path allocates none. */
+class Operation implements IntentPlace {
+  request = 0;
+  segment = 0;
+  offset = 0;
+  lost = false;
+  results: RecordConfig["results"] = "head";
+  /** Bytes of the response that may still be kept (head). */
+  left = 0;
+  short: Buffer | undefined = undefined;
+  shortBytes = 0;
+  digest: Hash | undefined = undefined;
+}
+
+/** What the sessions of one recorder share. */
+export interface SessionContext {
+  readonly journal: Journal;
+  readonly frames: FrameWriter;
+  readonly stats: { operations: number };
+  readonly spare: Operation[];
+  readonly ended: (session: RecordedSession, endedMicros: number, reason: string) => void;
+}
+
+export class RecordedSession implements SessionRecorder, FrameOwner {
+  readonly number: number;
+  readonly info: SessionInfo;
+  readonly openSegment: number;
+  readonly openOffset: number;
+  readonly firstBlock: number;
+  frameBlock = 0;
+  operations = 0;
+  private readonly context: SessionContext;
+  private readonly record: RecordConfig;
+  private definedAt = nextSlot();
+  private lastRequest = 0;
+  /** Operations without an outcome, ascending by request, from index `head` on. */
+  private pending: Operation[] = [];
+  private head = 0;
+  /** What head mode still keeps of bytes that answer no operation. */
+  private looseLeft: number;
+  private closed = false;
+
+  constructor(context: SessionContext, number: number, info: SessionInfo, record: RecordConfig, openOffset: number) {
+    this.context = context;
+    this.number = number;
+    this.info = info;
+    this.record = record;
+    this.openSegment = context.journal.segment;
+    this.openOffset = openOffset;
+    this.firstBlock = context.frames.number;
+    this.looseLeft = record.headBytes;
+  }
+
+  intent(decision: DecisionRecord, statement: StatementRecord | undefined, bytes: Uint8Array, start: number, end: number): number {
+    const { journal } = this.context;
+    if (this.definedAt < journal.slotBase) this.define();
+    if (decision.storeSlot < journal.slotBase) defineDecision(journal, decision);
+    if (statement !== undefined && statement.storeSlot < journal.slotBase) defineStatement(journal, statement);
+    const { effect } = decision;
+    const at = journal.begin(INTENT_BYTES + end - start, RECORD.intent, effect === "allow" ? 0 : EFFECTS.indexOf(effect), 0);
+    const { view, buffer } = journal.staging;
+    const request = this.lastRequest + 1;
+    this.lastRequest = request;
+    view.setUint32(at + 8, this.number, true);
+    view.setUint32(at + 12, request, true);
+    view.setUint32(at + 16, decision.storeSlot, true);
+    view.setUint32(at + 20, statement === undefined ? NO_STATEMENT : statement.storeSlot, true);
+    view.setFloat64(at + 24, journal.nowMicros(), true);
+    if (end > start) buffer.set(bytes.subarray(start, end), at + INTENT_BYTES);
+    const operation = this.context.spare.pop() ?? new Operation();
+    operation.request = request;
+    operation.lost = false;
+    operation.results = this.record.results;
+    operation.left = this.record.headBytes;
+    operation.shortBytes = 0;
+    journal.track(at, operation);
+    this.pending.push(operation);
+    this.operations += 1;
+    this.context.stats.operations += 1;
+    return request;
+  }
+
+  outcome(
+    request: number,
+    outcome: Outcome,
+    rows: number,
+    bytes: number,
+    error: { readonly code: string; readonly message: string } | undefined,
+    masked: ReadonlyMap<string, number> | undefined,
+  ): void {
+    const operation = this.take(request);
+    if (operation === undefined) return;
+    if (!operation.lost) {
+      const { journal } = this.context;
+      if (this.definedAt < journal.slotBase) this.define();
+      const extra = error === undefined && (masked === undefined || masked.size === 0) ? "" : extraOf(error, masked);
+      putOutcome(journal, this.number, request, operation, outcome, rows, bytes, finish(operation), extra, 0);
+      journal.arm();
+    }
+    operation.digest = undefined;
+    if (this.context.spare.length < SPARE_OPERATIONS) this.context.spare.push(operation);
+  }
+
+  fromClient(bytes: Uint8Array, start: number, end: number): void {
+    this.context.frames.add(this, this.lastRequest, FROM_CLIENT, this.context.journal.nowMicros(), bytes, start, end);
+  }
+
+  toClient(request: number, bytes: Uint8Array, start: number, end: number): void {
+    const operation = this.find(request);
+    let keep = end;
+    if (operation === undefined) {
+      if (this.record.results === "digest") return;
+      if (this.record.results === "head") {
+        keep = Math.min(end, start + this.looseLeft);
+        this.looseLeft -= keep - start;
+      }
+    } else if (operation.results === "head") {
+      if (operation.left === 0) return;
+      keep = Math.min(end, start + operation.left);
+      operation.left -= keep - start;
+    } else {
+      digest(operation, bytes, start, end);
+      if (operation.results === "digest") return;
+    }
+    if (keep > start) this.context.frames.add(this, request, TO_CLIENT, this.context.journal.nowMicros(), bytes, start, keep);
+  }
+
+  override(request: number, record: RecordConfig): void {
+    const operation = this.find(request);
+    if (operation === undefined) return;
+    operation.results = record.results;
+    operation.left = record.headBytes;
+  }
+
+  close(reason: string): void {
+    if (this.closed) return;
+    this.closed = true;
+    while (this.head < this.pending.length) this.outcome(this.pending[this.head]?.request ?? 0, "unknown", 0, 0, undefined, undefined);
+    const { journal } = this.context;
+    // Always repeated: should the end be kept back while writing fails, it may come to stand in another segment.
+    this.define();
+    const now = journal.nowMicros();
+    putClose(journal, this.number, now, this.operations, reason);
+    journal.arm();
+    this.context.ended(this, now, reason);
+  }
+
+  /** Operations whose intent is on record and whose outcome is not yet. */
+  eachPending(visit: (request: number, place: IntentPlace) => void): void {
+    for (let at = this.head; at < this.pending.length; at += 1) {
+      const operation = this.pending[at];
+      if (operation !== undefined && !operation.lost) visit(operation.request, operation);
+    }
+  }
+
+  private define(): void {
+    const { journal } = this.context;
+    journal.define(RECORD.session, 0, this.number, JSON.stringify(this.info));
+    this.definedAt = nextSlot();
+  }
+
+  private find(request: number): Operation | undefined {
+    for (let at = this.head; at < this.pending.length; at += 1) {
+      const operation = this.pending[at];
+      if (operation !== undefined && operation.request >= request) return operation.request === request ? operation : undefined;
+    }
+    return undefined;
+  }
+
+  /** Remove and return; answers come in order, so it is nearly always the first. */
+  private take(request: number): Operation | undefined {
+    const first = this.pending[this.head];
+    if (first === undefined) return undefined;
+    if (first.request !== request) {
+      const at = this.pending.findIndex((operation, index) => index >= this.head && operation.request === request);
+      return at < 0 ? undefined : this.pending.splice(at, 1)[0];
+    }
+    this.head += 1;
+    if (this.head === this.pending.length) {
+      this.pending.length = 0;
+      this.head = 0;
+    } else if (this.head >= 64) {
+      this.pending.splice(0, this.head);
+      this.head = 0;
+    }
+    return first;
+  }
+}
+
+function digest(operation: Operation, bytes: Uint8Array, start: number, end: number): void {
+  if (operation.digest === undefined) {
+    if (operation.shortBytes + end - start <= ONE_CALL_BYTES) {
+      operation.short ??= Buffer.alloc(ONE_CALL_BYTES);
+      operation.short.set(bytes.subarray(start, end), operation.shortBytes);
+      operation.shortBytes += end - start;
+      return;
+    }
+    operation.digest = createHash("sha256");
+    if (operation.short !== undefined) operation.digest.update(operation.short.subarray(0, operation.shortBytes));
+  }
+  operation.digest.update(bytes.subarray(start, end));
+}
+
+/** SHA-256 of the response, or undefined in head mode. */
+function finish(operation: Operation): Buffer | undefined {
+  if (operation.digest !== undefined) return operation.digest.digest();
+  if (operation.results === "head") return undefined;
+  return hash("sha256", (operation.short ?? EMPTY).subarray(0, operation.shortBytes), "buffer");
+}
+
+function defineDecision(journal: Journal, decision: DecisionRecord): void {
+  const { action, resources, effect, rule, policyVersion, observed } = decision;
+  const slot = nextSlot();
+  journal.define(
+    RECORD.decision,
+    effect === "deny" ? EFFECT_DENY : 0,
+    slot,
+    JSON.stringify({ action, resources, effect, rule, policyVersion, observed }),
+  );
+  decision.storeSlot = slot;
+}
+
+function defineStatement(journal: Journal, statement: StatementRecord): void {
+  const slot = nextSlot();
+  journal.define(RECORD.statement, 0, slot, statement.text);
+  statement.storeSlot = slot;
+}
+
+function extraOf(
+  error: { readonly code: string; readonly message: string } | undefined,
+  masked: ReadonlyMap<string, number> | undefined,
+): string {
+  return JSON.stringify({
+    code: error?.code,
+    message: error?.message,
+    masked: masked === undefined || masked.size === 0 ? undefined : Object.fromEntries(masked),
+  });
+}
+
+/** Stage an outcome; layout.ts has its layout. */
+function putOutcome(
+  journal: Journal,
+  session: number,
+  request: number,
+  place: { readonly segment: number; readonly offset: number },
+  outcome: Outcome,
+  rows: number,
+  bytes: number,
+  sha256: Buffer | undefined,
+  extra: string,
+  flags: number,
+): void {
+  const digestBytes = sha256 === undefined ? 0 : DIGEST_BYTES;
+  const extraBytes = extra === "" ? 0 : Buffer.byteLength(extra);
+  const allFlags = flags | (sha256 === undefined ? 0 : OUTCOME_HAS_DIGEST) | (extra === "" ? 0 : OUTCOME_HAS_EXTRA);
+  const at = journal.begin(
+    OUTCOME_BYTES + digestBytes + extraBytes,
+    RECORD.outcome,
+    outcome === "done" ? 0 : OUTCOMES.indexOf(outcome),
+    allFlags,
+  );
+  const { view, buffer } = journal.staging;
+  view.setUint32(at + 8, session, true);
+  view.setUint32(at + 12, request, true);
+  view.setFloat64(at + 16, journal.nowMicros(), true);
+  view.setFloat64(at + 24, rows, true);
+  view.setFloat64(at + 32, bytes, true);
+  view.setUint32(at + 40, place.segment, true);
+  view.setUint32(at + 44, place.offset, true);
+  if (sha256 !== undefined) buffer.set(sha256, at + OUTCOME_BYTES);
+  if (extra !== "") buffer.write(extra, at + OUTCOME_BYTES + digestBytes, "utf8");
+}
+
+function putClose(journal: Journal, session: number, micros: number, operations: number, reason: string): void {
+  const at = journal.begin(CLOSE_BYTES + Buffer.byteLength(reason), RECORD.close, 0, 0);
+  const { view, buffer } = journal.staging;
+  view.setUint32(at + 8, session, true);
+  view.setFloat64(at + 12, micros, true);
+  view.setFloat64(at + 20, operations, true);
+  buffer.write(reason, at + CLOSE_BYTES, "utf8");
+}
+
+/** After a crash: an operation that has no outcome gets one. */
+export function putUnknown(
+  journal: Journal,
+  session: number,
+  request: number,
+  place: { readonly segment: number; readonly offset: number },
+): void {
+  putOutcome(journal, session, request, place, "unknown", 0, 0, undefined, "", OUTCOME_RECOVERED);
+}
+
+/** After a crash: a session that has no end gets one. */
+export const putStopped = (journal: Journal, session: number, operations: number, reason: string): void =>
+  putClose(journal, session, journal.nowMicros(), operations, reason);
+
+const EMPTY = Buffer.alloc(0);
