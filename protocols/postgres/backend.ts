@@ -1,0 +1,353 @@
+import { SluiceError } from "../../core/errors.ts";
+import { LIMITS } from "../../core/limits.ts";
+import { EffectsSinceReady } from "./effects.ts";
+import { FORWARD, FORWARD_AND_ADD, MessageFramer, type MessageVisitor, REPLACE } from "./frame.ts";
+import { BACKEND_MESSAGES, TYPE } from "./messages.ts";
+import { errorFields, maskedError } from "./notices.ts";
+import type { Pending } from "./pending.ts";
+import type { Relay } from "./relay.ts";
+import { type ColumnAction, planColumns, RowMasker, readColumns, type SessionMasks } from "./rows.ts";
+import { parseSearchPath } from "./search-path.ts";
+
+const PINNED_SETTINGS = new Map([
+  ["client_encoding", "UTF8"],
+  ["standard_conforming_strings", "on"],
+]);
+
+/** The target's side of a session: each message is matched with what it answers, masked, recorded, and sent on. */
+export class BackendReader implements MessageVisitor {
+  replacement: Uint8Array | undefined;
+  sawFatal = false;
+  readonly #relay: Relay;
+  readonly #framer: MessageFramer;
+  readonly #effects = new EffectsSinceReady();
+  readonly #rows = new RowMasker();
+  /** The result that arrives at present: what to do with its columns; undefined passes it. */
+  #actions: (ColumnAction | undefined)[] | undefined;
+  #actionsFor: Pending | undefined;
+  #masks: SessionMasks | undefined;
+  /** The prefilter has looked at the present chunk up to here. */
+  #scanned: Uint8Array | undefined;
+  #scannedUpTo = 0;
+  #flag = 0;
+  #flags = 0;
+  /** Request that bytes in a run belong to; 0: none. */
+  #request = 0;
+  #copyOut = false;
+
+  constructor(relay: Relay) {
+    this.#relay = relay;
+    this.#framer = new MessageFramer(this);
+  }
+
+  push(bytes: Uint8Array, start: number, end: number): void {
+    this.#scanned = undefined;
+    this.#framer.push(bytes, start, end);
+    this.#relay.resumeClient();
+  }
+
+  stop(): void {
+    this.#framer.stop();
+  }
+
+  limit(type: number): number {
+    const limit = BACKEND_MESSAGES[type]?.limitBytes ?? 0;
+    return type === TYPE.dataRow && this.#relay.queue.head()?.masks === true ? LIMITS.inspectedBackendMessageBytes : limit;
+  }
+
+  /** Rows that no mask applies to pass piece by piece; everything else is read whole. */
+  streams(type: number): boolean {
+    if (type === TYPE.copyData) return this.#copyOut;
+    if (type !== TYPE.dataRow) return false;
+    const head = this.#relay.queue.head();
+    if (head === undefined || head.masks || (head.kind !== "execute" && head.kind !== "query")) return false;
+    head.rows += 1;
+    return true;
+  }
+
+  run(bytes: Uint8Array, start: number, end: number): void {
+    this.#relay.recorder.toClient(this.#request, bytes, start, end);
+    const head = this.#relay.queue.head();
+    if (head !== undefined) head.bytes += end - start;
+    this.#relay.sendToClient(bytes, start, end);
+  }
+
+  emit(replacement: Uint8Array | undefined): void {
+    if (replacement !== undefined && replacement.length > 0) this.run(replacement, 0, replacement.length);
+  }
+
+  message(type: number, bytes: Uint8Array, start: number, end: number, available: number): number {
+    const relay = this.#relay;
+    const head = relay.queue.head();
+    switch (type) {
+      case TYPE.dataRow:
+        if (head === undefined || (head.kind !== "query" && head.kind !== "execute") || head.refusal !== undefined)
+          throw unexpected("DataRow");
+        head.rows += 1;
+        this.#request = head.request;
+        return head.masks ? this.#row(head, bytes, start, end, available) : FORWARD;
+      case TYPE.readyForQuery:
+        return this.#ready(head, bytes[start + 5]);
+      case TYPE.commandComplete:
+      case TYPE.emptyQueryResponse:
+      case TYPE.portalSuspended:
+        return this.#completed(head, type, bytes, start, end);
+      case TYPE.rowDescription:
+        return this.#rowDescription(head, bytes, start, end);
+      case TYPE.parameterDescription:
+        if (head?.kind !== "describe") throw unexpected("ParameterDescription");
+        return head.own ? REPLACE : FORWARD;
+      case TYPE.noData: {
+        if (head?.kind !== "describe") throw unexpected("NoData");
+        const own = head.own;
+        relay.queue.shift();
+        return own ? REPLACE : FORWARD;
+      }
+      case TYPE.parseComplete:
+        return this.#simple(head, "parse");
+      case TYPE.bindComplete:
+        return this.#simple(head, "bind");
+      case TYPE.closeComplete:
+        return this.#simple(head, "close");
+      case TYPE.errorResponse:
+        return this.#error(head, bytes, start, end);
+      case TYPE.noticeResponse:
+        this.replacement =
+          relay.policy.masks.length > 0 ? maskedError(bytes, start, end, relay.masker, head?.decision?.masksColumns === true) : undefined;
+        return this.replacement === undefined ? FORWARD : REPLACE;
+      case TYPE.parameterStatus:
+        return this.#parameterStatus(bytes, start, end);
+      case TYPE.notificationResponse:
+        return FORWARD;
+      case TYPE.copyInResponse:
+        if (head === undefined || (head.kind !== "query" && head.kind !== "execute") || head.refusal !== undefined)
+          throw unexpected("CopyInResponse");
+        // A Sync that was sent before the client knew of the copy-in mode is ignored by the server (Message Flow, COPY Operations).
+        while (head.kind === "execute" && relay.queue.size > 1 && relay.queue.at(1).kind === "sync") {
+          relay.queue.removeSecond();
+        }
+        relay.copyIn = true;
+        return FORWARD;
+      case TYPE.copyOutResponse:
+        if (head === undefined || (head.kind !== "query" && head.kind !== "execute") || head.refusal !== undefined)
+          throw unexpected("CopyOutResponse");
+        // What masks apply to is refused before it runs; this is the second lock on the same door.
+        if (head.masks) throw new SluiceError("SLUICE_MASK_IMPOSSIBLE", "COPY data cannot be masked in this version");
+        this.#copyOut = true;
+        return FORWARD;
+      case TYPE.copyData:
+        if (!this.#copyOut) throw unexpected("CopyData");
+        if (head !== undefined) {
+          head.rows += 1;
+          this.#request = head.request;
+        }
+        return FORWARD;
+      case TYPE.copyDone:
+        this.#copyOut = false;
+        return FORWARD;
+      default:
+        throw unexpected(`message type '${String.fromCharCode(type)}'`);
+    }
+  }
+
+  #simple(head: Pending | undefined, kind: "parse" | "bind" | "close"): number {
+    if (head?.kind !== kind || head.refusal !== undefined) throw unexpected(`answer to ${kind}`);
+    this.#relay.queue.shift();
+    return FORWARD;
+  }
+
+  #rowDescription(head: Pending | undefined, bytes: Uint8Array, start: number, end: number): number {
+    if (head === undefined || head.refusal !== undefined || (head.kind !== "query" && head.kind !== "describe"))
+      throw unexpected("RowDescription");
+    if (head.kind === "query") {
+      this.#request = head.request;
+      if (head.masks) this.#plan(head, readColumns(bytes, start, end), undefined);
+      return FORWARD;
+    }
+    if (head.statement !== undefined && this.#relay.policy.masks.length > 0) head.statement.columns = readColumns(bytes, start, end);
+    const own = head.own;
+    this.#relay.queue.shift();
+    return own ? REPLACE : FORWARD;
+  }
+
+  #plan(head: Pending, columns: Parameters<typeof planColumns>[0], formats: Parameters<typeof planColumns>[1]): void {
+    this.#masks = this.#relay.context().masks;
+    if (this.#masks === undefined) throw new SluiceError("SLUICE_INTERNAL", "masks are in force without a matcher");
+    this.#actions = planColumns(columns, formats, this.#masks, head.decision?.masksColumns === true);
+    this.#actionsFor = head;
+  }
+
+  #row(head: Pending, bytes: Uint8Array, start: number, end: number, available: number): number {
+    if (this.#actionsFor !== head) this.#planExecute(head, bytes, start, end);
+    const actions = this.#actions;
+    const masks = this.#masks;
+    if (actions === undefined || masks === undefined) return FORWARD;
+    const flagged = masks.masker.scans && this.#flagged(masks, bytes, start, end, available);
+    if (!flagged && head.decision?.masksColumns !== true) return FORWARD;
+    head.masked ??= new Map();
+    const rewritten = this.#rows.row(bytes, start, end, actions, masks, flagged, head.masked);
+    if (rewritten === undefined) return FORWARD;
+    this.replacement = rewritten;
+    return REPLACE;
+  }
+
+  /** The first row of an Execute: its columns are known from a Describe, or else every value is searched. */
+  #planExecute(head: Pending, bytes: Uint8Array, start: number, end: number): void {
+    const columns = head.statement?.columns;
+    if (columns !== undefined) {
+      this.#plan(head, columns, head.portal?.formats ?? "text");
+      return;
+    }
+    if (head.decision?.masksColumns === true || head.kind === "query") {
+      throw new SluiceError("SLUICE_MASK_IMPOSSIBLE", "rows came without a description, so they cannot be masked");
+    }
+    this.#masks = this.#relay.context().masks;
+    const count = end - start < 7 ? 0 : (bytes[start + 5] << 8) | bytes[start + 6];
+    this.#actions = Array.from({ length: count }, () => SEARCHED);
+    this.#actionsFor = head;
+  }
+
+  /** Whether the prefilter suspects something in bytes[start, end); it looks at a chunk once. */
+  #flagged(masks: SessionMasks, bytes: Uint8Array, start: number, end: number, available: number): boolean {
+    if (this.#scanned !== bytes || start >= this.#scannedUpTo) {
+      this.#flags = masks.masker.scan(bytes, start, available);
+      this.#scanned = bytes;
+      this.#scannedUpTo = available;
+      this.#flag = 0;
+    }
+    if (this.#flags < 0) return true;
+    const flags = masks.masker.flags;
+    while (this.#flag < this.#flags && flags[this.#flag] < start) this.#flag += 1;
+    return this.#flag < this.#flags && flags[this.#flag] < end;
+  }
+
+  #completed(head: Pending | undefined, type: number, bytes: Uint8Array, start: number, end: number): number {
+    if (head === undefined || head.refusal !== undefined || (head.kind !== "query" && head.kind !== "execute"))
+      throw unexpected("CommandComplete");
+    if (type === TYPE.commandComplete) this.#tag(head, bytes, start, end);
+    this.#actionsFor = undefined;
+    this.#copyOut = false;
+    this.#relay.copyIn = false;
+    if (head.kind === "query") return FORWARD;
+    if (head.classified !== undefined && head.classified.effects.length > 0) {
+      this.#effects.completed(this.#relay, head.classified, false);
+    }
+    this.#request = head.request;
+    this.#finish(head, "done", end - start);
+    this.#relay.queue.shift();
+    // Behind this message another operation's answers may follow: the run ends here, so that each is recorded with its own.
+    return this.#relay.queue.size > 1 ? FORWARD_AND_ADD : FORWARD;
+  }
+
+  /** The command tag: `SELECT 5`, `INSERT 0 1`, `COPY 12`, `COMMIT`. Rows of changes are only told here. */
+  #tag(head: Pending, bytes: Uint8Array, start: number, end: number): void {
+    const first = bytes[start + 5];
+    // S(ELECT) is counted as its rows pass, and is by far the most frequent.
+    if (first === 0x53) return;
+    const tag = Buffer.from(bytes.buffer, bytes.byteOffset + start + 5, end - start - 6).toString("latin1");
+    this.#effects.tag(tag);
+    const count = /^(?:INSERT \d+|UPDATE|DELETE|MERGE|COPY) (\d+)$/.exec(tag);
+    if (count !== null && head.rows === 0) head.rows = Number(count[1]);
+  }
+
+  #finish(head: Pending, outcome: "done" | "failed" | "cancelled", moreBytes: number): void {
+    if (head.request === 0 || head.refusal !== undefined) return;
+    const relay = this.#relay;
+    if (head.masked !== undefined) for (const [rule, count] of head.masked) relay.room.counters.maskedBy(rule, count);
+    relay.recorder.outcome(head.request, outcome, head.rows, head.bytes + moreBytes, head.failed, head.masked);
+    head.request = 0;
+  }
+
+  #ready(head: Pending | undefined, status: number): number {
+    if (head === undefined || (head.kind !== "query" && head.kind !== "sync")) throw unexpected("ReadyForQuery");
+    if (head.refusal !== undefined && head.failed === undefined) throw unexpected("answer to a refused statement");
+    const relay = this.#relay;
+    if (head.kind === "query") {
+      if (head.classified !== undefined && head.classified.effects.length > 0)
+        this.#effects.completed(relay, head.classified, head.failed !== undefined);
+      if (head.failed !== undefined && head.undo !== undefined) head.undo();
+      this.#finish(head, head.failed === undefined ? "done" : head.failed.code === "57014" ? "cancelled" : "failed", 6);
+    }
+    relay.queue.shift();
+    relay.copyIn = false;
+    this.#copyOut = false;
+    this.#actionsFor = undefined;
+    const before = relay.transactionStatus;
+    this.#effects.ready(relay, before, status);
+    relay.transactionStatus = status;
+    // Inside a block nobody else sees the change, not even the connection that reads the catalogue.
+    if (this.#effects.schemaChanged && status === 0x49) {
+      relay.schemaChanged();
+      this.#effects.schemaChanged = false;
+    }
+    relay.answered();
+    if (relay.queue.size === 0) relay.whenIdle();
+    return FORWARD;
+  }
+
+  #error(head: Pending | undefined, bytes: Uint8Array, start: number, end: number): number {
+    const relay = this.#relay;
+    const fields = errorFields(bytes, start, end);
+    const fatal = fields.severity === "FATAL" || fields.severity === "PANIC";
+    if (fatal) this.sawFatal = true;
+    const masked = relay.policy.masks.length > 0 ? maskedError(bytes, start, end, relay.masker, true) : undefined;
+    this.replacement = masked;
+    if (head === undefined || head.kind === "sync") {
+      if (!fatal) this.#effects.errored();
+      return masked === undefined ? FORWARD : REPLACE;
+    }
+    head.failed = { code: fields.code, message: masked === undefined ? fields.message : errorFields(masked, 0, masked.length).message };
+    this.#actionsFor = undefined;
+    this.#copyOut = false;
+    this.#effects.errored();
+    if (head.refusal !== undefined && !fatal) this.replacement = head.refusal;
+    const answer = this.replacement === undefined ? FORWARD : REPLACE;
+    if (head.kind === "query") {
+      relay.copyIn = false;
+      return answer;
+    }
+    if (relay.copyIn) {
+      // Whether a Sync that the client may have sent meanwhile counts cannot be known.
+      relay.copyIn = false;
+    }
+    this.#skipToSync(head);
+    return answer;
+  }
+
+  /** The server ignores everything up to Sync: nothing of it happened. */
+  #skipToSync(failed: Pending): void {
+    const { queue } = this.#relay;
+    let count = 0;
+    while (count < queue.size && queue.at(count).kind !== "sync" && queue.at(count).kind !== "query") count += 1;
+    for (let index = count - 1; index >= 0; index -= 1) {
+      const entry = queue.at(index);
+      entry.undo?.();
+      if (entry.classified !== undefined && entry.classified.effects.length > 0)
+        this.#effects.completed(this.#relay, entry.classified, true);
+      if (entry !== failed && entry.request !== 0) entry.failed = { code: "25P02", message: "skipped after an earlier error" };
+      this.#finish(entry, failed.failed?.code === "57014" ? "cancelled" : "failed", 0);
+    }
+    for (let index = 0; index < count; index += 1) queue.shift();
+    this.#relay.answered();
+  }
+
+  #parameterStatus(bytes: Uint8Array, start: number, end: number): number {
+    const nameEnd = bytes.indexOf(0, start + 5);
+    if (nameEnd < 0 || nameEnd >= end - 1 || bytes[end - 1] !== 0) throw unexpected("malformed ParameterStatus");
+    const name = Buffer.from(bytes.buffer, bytes.byteOffset + start + 5, nameEnd - start - 5).toString("utf8");
+    const value = Buffer.from(bytes.buffer, bytes.byteOffset + nameEnd + 1, end - nameEnd - 2).toString("utf8");
+    const pinned = PINNED_SETTINGS.get(name);
+    if (pinned !== undefined && value !== pinned) {
+      throw new SluiceError(
+        "SLUICE_PROTOCOL_VIOLATION",
+        `the setting ${name} changed to ${value}; Sluice reads statements under ${pinned} only`,
+      );
+    }
+    if (name === "search_path") this.#relay.searchPath.reported(parseSearchPath(value, this.#relay.grant.target.user));
+    return FORWARD;
+  }
+}
+
+const SEARCHED: ColumnAction = { kind: "scan", nullOnHit: false };
+
+const unexpected = (what: string) => new SluiceError("SLUICE_PROTOCOL_VIOLATION", `the target sent an unexpected ${what}`);

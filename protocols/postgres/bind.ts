@@ -1,0 +1,97 @@
+import { SluiceError } from "../../core/errors.ts";
+
+/** The parts of a Bind message that Sluice looks at (Message Formats, Bind). */
+export interface BindMessage {
+  readonly portal: string;
+  readonly statement: string;
+  /** bytes[parametersStart, parametersEnd): parameter formats and values, as they stand in the message. */
+  readonly parametersStart: number;
+  readonly parametersEnd: number;
+  readonly resultFormats: "text" | "binary" | readonly number[];
+}
+
+const malformed = () => new SluiceError("SLUICE_PROTOCOL_VIOLATION", "malformed Bind message");
+
+/**
+ * bytes[start, end): a whole Bind message.
+ *
+ *     'B' int32 length | portal\0 | statement\0 | int16 C, C × int16 format | int16 N, N × (int32 length, bytes)
+ *       | int16 R, R × int16 result format
+ *
+ * @throws SluiceError SLUICE_PROTOCOL_VIOLATION
+ */
+export function readBind(bytes: Uint8Array, start: number, end: number): BindMessage {
+  const portalEnd = bytes.indexOf(0, start + 5);
+  const statementEnd = portalEnd < 0 ? -1 : bytes.indexOf(0, portalEnd + 1);
+  if (statementEnd < 0 || statementEnd >= end) throw malformed();
+  const parametersStart = statementEnd + 1;
+  const parametersEnd = skipParameters(bytes, parametersStart, end);
+  if (parametersEnd + 2 > end) throw malformed();
+  const count = int16(bytes, parametersEnd);
+  if (parametersEnd + 2 + count * 2 !== end) throw malformed();
+  let resultFormats: "text" | "binary" | number[] = "text";
+  if (count === 1) resultFormats = int16(bytes, parametersEnd + 2) === 0 ? "text" : "binary";
+  else if (count > 1) {
+    const formats: number[] = [];
+    let anyBinary = false;
+    for (let index = 0; index < count; index += 1) {
+      const format = int16(bytes, parametersEnd + 2 + index * 2);
+      if (format !== 0) anyBinary = true;
+      formats.push(format);
+    }
+    resultFormats = anyBinary ? formats : "text";
+  }
+  return {
+    portal: latin(bytes, start + 5, portalEnd),
+    statement: latin(bytes, portalEnd + 1, statementEnd),
+    parametersStart,
+    parametersEnd,
+    resultFormats,
+  };
+}
+
+function skipParameters(bytes: Uint8Array, start: number, end: number): number {
+  if (start + 2 > end) throw malformed();
+  const formats = int16(bytes, start);
+  let at = start + 2 + formats * 2;
+  if (at + 2 > end) throw malformed();
+  const count = int16(bytes, at);
+  at += 2;
+  for (let index = 0; index < count; index += 1) {
+    if (at + 4 > end) throw malformed();
+    const length = int32(bytes, at);
+    if (length < -1) throw malformed();
+    at += 4 + (length > 0 ? length : 0);
+  }
+  if (at > end) throw malformed();
+  return at;
+}
+
+/** Values of a Bind's parameter section in text form; undefined for NULL and for binary ones, whose type is not known here. */
+export function readParameters(section: Uint8Array): (string | undefined)[] {
+  if (section.length < 4) return [];
+  const formats = int16(section, 0);
+  let at = 2 + formats * 2;
+  const count = int16(section, at);
+  at += 2;
+  const values: (string | undefined)[] = [];
+  for (let index = 0; index < count; index += 1) {
+    const length = int32(section, at);
+    at += 4;
+    if (length < 0) {
+      values.push(undefined);
+      continue;
+    }
+    const binary = formats === 0 ? 0 : int16(section, 2 + (formats === 1 ? 0 : index * 2));
+    values.push(binary === 0 ? Buffer.from(section.buffer, section.byteOffset + at, length).toString("utf8") : undefined);
+    at += length;
+  }
+  return values;
+}
+
+const int16 = (bytes: Uint8Array, at: number): number => (bytes[at] << 8) | bytes[at + 1];
+const int32 = (bytes: Uint8Array, at: number): number => (bytes[at] << 24) | (bytes[at + 1] << 16) | (bytes[at + 2] << 8) | bytes[at + 3];
+
+function latin(bytes: Uint8Array, start: number, end: number): string {
+  return start === end ? "" : Buffer.from(bytes.buffer, bytes.byteOffset + start, end - start).toString("utf8");
+}

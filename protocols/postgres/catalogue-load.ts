@@ -1,0 +1,135 @@
+import { createHash } from "node:crypto";
+import { SluiceError } from "../../core/errors.ts";
+import { LIMITS } from "../../core/limits.ts";
+import type { Upstream } from "./dial.ts";
+import { SideConnection, type TextRow } from "./query.ts";
+
+/** pg_class.relkind: ordinary table, view, materialized view, foreign table, partitioned table, sequence, composite type. */
+export type RelationKind = "r" | "v" | "m" | "f" | "p" | "S" | "c";
+
+export interface Relation {
+  readonly oid: number;
+  readonly schema: string;
+  readonly name: string;
+  readonly kind: RelationKind;
+  /** Column names by attnum; holes where columns were dropped. */
+  readonly columns: readonly (string | undefined)[];
+}
+
+/** One consistent reading of a target's system catalogues. */
+export interface CatalogueData {
+  readonly relations: ReadonlyMap<number, Relation>;
+  /** Views and materialized views → oids of the relations their queries read, directly. */
+  readonly reads: ReadonlyMap<number, readonly number[]>;
+  /** Children (inheritance, partitions) → oids of their parents, directly. */
+  readonly parents: ReadonlyMap<number, readonly number[]>;
+  /** Schemas in which the target's own user may look names up. */
+  readonly usableSchemas: ReadonlySet<string>;
+  readonly builtinFunctions: ReadonlySet<string>;
+  readonly otherFunctions: ReadonlySet<string>;
+  readonly user: string;
+  /** The search_path that a new session of this user has, as SHOW gives it. */
+  readonly searchPath: string;
+  /** Equal digests: equal contents. */
+  readonly digest: string;
+}
+
+const LOAD_MILLIS = 60_000;
+/** A relation has at most 1,600 columns of at most 63 bytes, in JSON. */
+const MAX_ROW_BYTES = 2 * 1024 * 1024;
+
+/**
+ * One relation a row with its columns as JSON [[attnum, name], …]: far fewer and smaller messages than one column a row.
+ * Other sessions' temporary tables and TOAST are left out.
+ */
+const RELATIONS = `
+  select c.oid, n.nspname, c.relname, c.relkind,
+         (select json_agg(json_build_array(a.attnum, a.attname) order by a.attnum)
+            from pg_attribute a where a.attrelid = c.oid and a.attnum > 0 and not a.attisdropped)
+    from pg_class c join pg_namespace n on n.oid = c.relnamespace
+   where c.relkind in ('r', 'v', 'm', 'f', 'p', 'S', 'c') and n.nspname !~ '^pg_(toast|temp|toast_temp)(_|$)'
+   order by c.oid`;
+
+/** The query of a view is its rule for SELECT (ev_type 1); what it reads stands in pg_depend, whole relations and columns alike. */
+const READS = `
+  select distinct r.ev_class, d.refobjid
+    from pg_rewrite r join pg_depend d on d.classid = 'pg_rewrite'::regclass and d.objid = r.oid and d.refclassid = 'pg_class'::regclass
+   where r.ev_type = '1' and d.refobjid <> r.ev_class
+   order by 1, 2`;
+
+const PARENTS = "select inhrelid, inhparent from pg_inherits order by 1, 2";
+const SCHEMAS = "select nspname from pg_namespace where has_schema_privilege(oid, 'usage') order by 1";
+const FUNCTIONS = `
+  select distinct n.nspname in ('pg_catalog', 'information_schema'), p.proname
+    from pg_proc p join pg_namespace n on n.oid = p.pronamespace order by 1, 2`;
+
+/**
+ * Read the catalogues in one read-only transaction and close the connection.
+ * @throws SluiceError SLUICE_LIMIT_EXCEEDED beyond LIMITS.catalogueColumns, and what SideConnection.query throws
+ */
+export async function loadCatalogue(upstream: Upstream): Promise<CatalogueData> {
+  const side = new SideConnection(upstream, LOAD_MILLIS, MAX_ROW_BYTES);
+  const digest = createHash("sha256");
+  const rows = (sql: string, onRow: (row: TextRow) => void): Promise<void> =>
+    side.query(sql, (row) => {
+      digest.update(JSON.stringify(row));
+      onRow(row);
+    });
+  try {
+    let searchPath = "";
+    await rows("select pg_catalog.current_setting('search_path')", ([value]) => {
+      searchPath = value!;
+    });
+    // A role's own search_path must not put other functions in front of the system's.
+    await side.query(
+      "begin isolation level repeatable read read only; set local search_path to pg_catalog; set local statement_timeout to '30s'",
+    );
+    const relations = new Map<number, Relation>();
+    const names = new Map<string, string>();
+    let columnCount = 0;
+    await rows(RELATIONS, (row) => {
+      const relation = relationOf(row, names);
+      columnCount += relation.columns.length;
+      if (columnCount > LIMITS.catalogueColumns) {
+        throw new SluiceError("SLUICE_LIMIT_EXCEEDED", `the target's catalogue has more than ${LIMITS.catalogueColumns} columns`);
+      }
+      relations.set(relation.oid, relation);
+    });
+    const reads = new Map<number, number[]>();
+    await rows(READS, ([view, read]) => append(reads, Number(view), Number(read)));
+    const parents = new Map<number, number[]>();
+    await rows(PARENTS, ([child, parent]) => append(parents, Number(child), Number(parent)));
+    const usableSchemas = new Set<string>();
+    await rows(SCHEMAS, ([name]) => usableSchemas.add(name!));
+    const builtinFunctions = new Set<string>();
+    const otherFunctions = new Set<string>();
+    await rows(FUNCTIONS, ([isBuiltin, name]) => (isBuiltin === "t" ? builtinFunctions : otherFunctions).add(name!));
+    let user = "";
+    await rows("select current_user", ([name]) => {
+      user = name!;
+    });
+    return { relations, reads, parents, usableSchemas, builtinFunctions, otherFunctions, user, searchPath, digest: digest.digest("hex") };
+  } finally {
+    side.close();
+  }
+}
+
+/** @param names one copy of each column name: most occur in many relations */
+function relationOf([oid, schema, name, kind, json]: TextRow, names: Map<string, string>): Relation {
+  const columns: (string | undefined)[] = [];
+  if (json !== null && json !== undefined) {
+    for (const [attnum, column] of JSON.parse(json) as [number, string][]) {
+      while (columns.length < attnum) columns.push(undefined);
+      let shared = names.get(column);
+      if (shared === undefined) names.set(column, (shared = column));
+      columns[attnum] = shared;
+    }
+  }
+  return { oid: Number(oid), schema: schema!, name: name!, kind: kind as RelationKind, columns };
+}
+
+function append(map: Map<number, number[]>, key: number, value: number): void {
+  const list = map.get(key);
+  if (list === undefined) map.set(key, [value]);
+  else list.push(value);
+}

@@ -1,0 +1,313 @@
+import { createHash } from "node:crypto";
+import type { Masker } from "../../core/mask/types.ts";
+import type { MaskRule, Moment, Operation, SessionPolicy } from "../../core/policy/types.ts";
+import { type Grant, refuse, type Verdict } from "../../core/verdict.ts";
+import type { DecisionRecord } from "../../store/types.ts";
+import { type Catalogue, qualify } from "./catalogue.ts";
+import type { ColumnMask, SessionMasks } from "./rows.ts";
+import type { Classified, RelationName } from "./sql/types.ts";
+
+/** A verdict on one classified message in one context, with what the relay needs to carry it out. */
+export interface Decision {
+  readonly verdict: Verdict;
+  readonly operation: Operation;
+  readonly record: DecisionRecord;
+  /** Result columns must be looked at by origin. */
+  readonly masksColumns: boolean;
+  /** Result values must be searched by content. */
+  readonly masksContent: boolean;
+}
+
+/** A relation that the catalogue does not know: load it anew and ask again. */
+export const UNKNOWN_RELATION = Symbol("unknown relation");
+
+interface DecisionStats {
+  hits: number;
+  misses: number;
+}
+
+const CACHED_DECISIONS = 20_000;
+const CACHED_CONTEXTS = 5_000;
+
+/**
+ * Everything besides the statement that a cached verdict depends on: identity, target and policy version (in the
+ * session's policy), catalogue generation, search_path, temporary relations. The target's role is fixed: SET ROLE is
+ * refused. A context is shared by the sessions for which all of these are equal, and dropped when one changes.
+ */
+export class DecisionContext {
+  readonly #stats: DecisionStats;
+  readonly policy: SessionPolicy;
+  readonly catalogue: Catalogue;
+  readonly generation: number;
+  readonly searchPath: readonly string[] | undefined;
+  readonly masks: SessionMasks | undefined;
+  readonly #temporary: ReadonlySet<string>;
+  readonly #masked: MaskedRelations;
+  readonly #decisions = new Map<Classified, Decision>();
+
+  constructor(
+    policy: SessionPolicy,
+    catalogue: Catalogue,
+    searchPath: readonly string[] | undefined,
+    temporary: ReadonlySet<string>,
+    masker: Masker | undefined,
+    stats: DecisionStats,
+  ) {
+    this.#stats = stats;
+    this.policy = policy;
+    this.catalogue = catalogue;
+    this.generation = catalogue.generation;
+    this.searchPath = searchPath;
+    this.#temporary = temporary;
+    this.#masked = maskedRelations(policy.masks, catalogue);
+    this.masks = masker === undefined ? undefined : { masker, columns: this.#masked.columns };
+  }
+
+  /** @param fresh the catalogue was just loaded: a relation it does not know does not exist */
+  decide(classified: Classified, moment: () => Moment, fresh: boolean): Decision | typeof UNKNOWN_RELATION {
+    const cached = this.#decisions.get(classified);
+    if (cached !== undefined) {
+      this.#stats.hits += 1;
+      if (cached.verdict.stable) return cached;
+      return this.#complete(classified, cached.operation, moment());
+    }
+    this.#stats.misses += 1;
+    const operation = this.#resolve(classified, fresh);
+    if (operation === undefined) return UNKNOWN_RELATION;
+    const decision = this.#complete(classified, operation, moment());
+    if (this.#decisions.size >= CACHED_DECISIONS) this.#decisions.clear();
+    this.#decisions.set(classified, decision);
+    return decision;
+  }
+
+  #complete(classified: Classified, operation: Operation, moment: Moment): Decision {
+    let verdict: Verdict;
+    if (classified.refusal !== undefined) {
+      verdict = refuse({
+        code: "SLUICE_DENIED",
+        rule: undefined,
+        policyVersion: this.policy.policyVersion,
+        stable: true,
+        message: classified.refusal,
+        hint: "Sluice refuses this kind of statement whatever the policy says; see docs/LIMITS.md.",
+      });
+    } else verdict = this.policy.decide(operation, moment);
+    const masked = this.policy.masks.length > 0 && verdict.kind === "allowed" ? this.#judgeMasks(classified, operation) : undefined;
+    if (masked?.refusal !== undefined) {
+      verdict = refuse({
+        code: "SLUICE_MASK_IMPOSSIBLE",
+        rule: masked.rule,
+        policyVersion: this.policy.policyVersion,
+        stable: verdict.stable,
+        message: masked.refusal,
+        hint: `Mask rule "${masked.rule}" applies to you on this target.`,
+      });
+    }
+    return {
+      verdict,
+      operation,
+      masksColumns: masked?.columns ?? false,
+      masksContent: masked?.content ?? false,
+      record: {
+        action: operation.accesses[0]?.action ?? "sql:other",
+        resources: operation.tables.length > 0 ? operation.tables : operation.accesses.flatMap((access) => access.resources),
+        effect: verdict.kind === "allowed" ? "allow" : verdict.kind === "held" ? "approve" : "deny",
+        rule: verdict.rule,
+        policyVersion: this.policy.policyVersion,
+        observed: verdict.kind === "allowed" ? verdict.observed?.effect : undefined,
+        storeSlot: -1,
+      },
+    };
+  }
+
+  /** Names to `schema.relation`; every candidate where more than one may be meant. undefined: not in the catalogue. */
+  #resolve(classified: Classified, fresh: boolean): Operation | undefined {
+    const tables = new Set<string>();
+    const accesses = [];
+    for (const access of classified.accesses) {
+      const resources = new Set<string>(access.others);
+      for (const relation of access.relations) {
+        const names = this.#candidates(relation, access.action === "sql:create");
+        if (names.length === 0) {
+          if (!fresh) return undefined;
+          names.push(qualify(relation.schema ?? this.#creationSchema() ?? "public", relation.name));
+        }
+        for (const name of names) {
+          resources.add(name);
+          tables.add(name);
+        }
+      }
+      accesses.push({ action: access.action, resources: [...resources] });
+    }
+    return {
+      protocol: "postgres",
+      accesses,
+      unfiltered: classified.unfiltered,
+      statements: classified.statements,
+      tables: [...tables],
+      columns: classified.columns,
+      functions: classified.functions,
+    };
+  }
+
+  #candidates(relation: RelationName, creates: boolean): string[] {
+    const names: string[] = [];
+    if ((relation.schema === undefined || relation.schema === "pg_temp") && this.#temporary.has(relation.name))
+      names.push(qualify("pg_temp", relation.name));
+    if (relation.schema === "pg_temp" && names.length === 0) names.push(qualify("pg_temp", relation.name));
+    if (relation.schema !== "pg_temp") {
+      if (creates) {
+        const schema = relation.schema ?? this.#creationSchema();
+        if (schema !== undefined) return [qualify(schema, relation.name)];
+      }
+      names.push(...this.catalogue.resolve(relation.schema, relation.name, this.searchPath));
+    }
+    return names;
+  }
+
+  /** Where the server would look for, or put, a name that nothing has yet: the first schema of the path that exists. */
+  #creationSchema(): string | undefined {
+    return this.searchPath?.find((schema) => this.catalogue.hasSchema(schema));
+  }
+
+  #judgeMasks(
+    classified: Classified,
+    operation: Operation,
+  ): { columns: boolean; content: boolean; rule: string; refusal: string | undefined } {
+    const content = this.masks?.masker.scans ?? false;
+    const no = { columns: false, content, rule: "", refusal: undefined };
+    const contentRule = this.policy.masks.find((mask) => mask.detect.length > 0)?.name ?? "";
+    if (content && classified.copy === "out") {
+      return { ...no, rule: contentRule, refusal: "COPY TO cannot be masked in this version, and a mask applies to what it would return" };
+    }
+    if (this.#masked.relations.size === 0) return no;
+    const touched = operation.tables.filter((table) => this.#masked.relations.has(table));
+    const unknown = classified.functions.find((name) => !this.catalogue.isBuiltinFunction(name));
+    if (touched.length === 0) {
+      if (unknown === undefined) return no;
+      return {
+        ...no,
+        rule: this.#masked.anyRule,
+        refusal: `function ${unknown} is not part of PostgreSQL; what it returns cannot be traced to its columns, and a column mask applies on this target`,
+      };
+    }
+    const rule = this.#masked.ruleOf.get(touched[0]) ?? this.#masked.anyRule;
+    const refused = (refusal: string) => ({ columns: true, content, rule, refusal });
+    const view = touched.find((table) => this.#masked.views.has(table));
+    if (view !== undefined) return refused(`${view} reads masked columns, and what comes through it cannot be traced in this version`);
+    if (unknown !== undefined)
+      return refused(`function ${unknown} is not part of PostgreSQL; what it returns from masked data cannot be traced`);
+    if (classified.copy === "out") return refused("COPY TO cannot be masked in this version, and it would return masked columns");
+    const use = classified.columnUse;
+    if (use.wholeRows) return refused("a whole row of a table with masked columns is used as a value, which cannot be traced");
+    if (use.untraceable) return refused("the columns of this statement cannot be traced to their tables, and one of them may be masked");
+    const names = new Set(touched.flatMap((table) => [...(this.#masked.columnNames.get(table) ?? [])]));
+    const expression = use.expressions.find((name) => names.has(name));
+    if (expression !== undefined) return refused(`masked column ${expression} is used inside an expression; select it as it is`);
+    const open = new Set(touched.flatMap((table) => [...(this.#masked.openPredicates.get(table) ?? [])]));
+    const predicate = use.predicates.find((name) => names.has(name) && !open.has(name));
+    if (predicate !== undefined)
+      return refused(`masked column ${predicate} is used in a condition, which would tell its value (predicates: deny)`);
+    return { columns: true, content, rule, refusal: undefined };
+  }
+}
+
+interface MaskedRelations {
+  readonly columns: Map<number, Map<number, ColumnMask>>;
+  /** Tables with masked columns and everything that reads them. */
+  readonly relations: Set<string>;
+  readonly views: Set<string>;
+  readonly columnNames: Map<string, Set<string>>;
+  /** Columns whose every mask says `predicates: allow`. */
+  readonly openPredicates: Map<string, Set<string>>;
+  readonly ruleOf: Map<string, string>;
+  readonly anyRule: string;
+}
+
+function maskedRelations(masks: readonly MaskRule[], catalogue: Catalogue): MaskedRelations {
+  const patterns: { pattern: string; rule: MaskRule }[] = masks.flatMap((rule) => rule.columns.map((pattern) => ({ pattern, rule })));
+  const result: MaskedRelations = {
+    columns: new Map(),
+    relations: new Set(),
+    views: new Set(),
+    columnNames: new Map(),
+    openPredicates: new Map(),
+    ruleOf: new Map(),
+    anyRule: patterns[0]?.rule.name ?? "",
+  };
+  if (patterns.length === 0) return result;
+  const found = catalogue.maskedRelations(patterns.map((entry) => entry.pattern));
+  for (const name of found.relations) result.relations.add(name);
+  for (const name of found.viewsOver) result.views.add(name);
+  for (const [oid, attributes] of found.columns) {
+    const byAttribute = new Map<number, ColumnMask>();
+    result.columns.set(oid, byAttribute);
+    for (const [attribute, index] of attributes) {
+      const rule = patterns[index].rule;
+      byAttribute.set(attribute, { rule: rule.name, method: rule.with });
+      const origin = catalogue.columnOrigin(oid, attribute);
+      if (origin === undefined) continue;
+      const table = qualify(origin.schema, origin.table);
+      add(result.columnNames, table, origin.column);
+      if (rule.predicates === "allow") add(result.openPredicates, table, origin.column);
+      if (!result.ruleOf.has(table)) result.ruleOf.set(table, rule.name);
+    }
+  }
+  return result;
+}
+
+function add(map: Map<string, Set<string>>, key: string, value: string): void {
+  const set = map.get(key);
+  if (set === undefined) map.set(key, new Set([value]));
+  else set.add(value);
+}
+
+const NO_TEMPORARY: ReadonlySet<string> = new Set();
+
+/** The decision contexts of one worker, shared between sessions that agree in everything a verdict depends on. */
+export class DecisionContexts {
+  readonly #contexts = new Map<string, DecisionContext>();
+  readonly #stats: DecisionStats = { hits: 0, misses: 0 };
+
+  stats(): Readonly<DecisionStats> {
+    return this.#stats;
+  }
+
+  get(
+    grant: Grant,
+    policy: SessionPolicy,
+    catalogue: Catalogue,
+    searchPath: readonly string[] | undefined,
+    temporary: ReadonlySet<string>,
+    masker: Masker | undefined,
+    identityKey: string,
+  ): DecisionContext {
+    if (temporary.size > 0) return new DecisionContext(policy, catalogue, searchPath, new Set(temporary), masker, this.#stats);
+    const path = searchPath === undefined ? "?" : JSON.stringify(searchPath);
+    const key = `${policy.policyVersion}\n${grant.target.name}\n${identityKey}\n${catalogue.serial}.${catalogue.generation}\n${path}`;
+    let context = this.#contexts.get(key);
+    if (context === undefined) {
+      if (this.#contexts.size >= CACHED_CONTEXTS) this.#contexts.clear();
+      context = new DecisionContext(policy, catalogue, searchPath, NO_TEMPORARY, masker, this.#stats);
+      this.#contexts.set(key, context);
+    }
+    return context;
+  }
+
+  clear(): void {
+    this.#contexts.clear();
+  }
+}
+
+/** A key that is equal for two identities only if no policy expression can tell them apart. */
+export function identityKey(grant: Grant): string {
+  const { issuer, user, subject, groups, claims, chain } = grant.identity;
+  return createHash("sha256")
+    .update(JSON.stringify([issuer, user, subject, groups, claims, chain]))
+    .digest("base64");
+}
+
+/** `EXECUTE name` and `FETCH … FROM name` carry out what was prepared or declared: judged as both together. */
+export function withInner(outer: Classified, inner: Classified): Classified {
+  return { ...inner, accesses: [...outer.accesses, ...inner.accesses], effects: outer.effects, statements: outer.statements, secrets: [] };
+}

@@ -1,0 +1,120 @@
+import type { Relay } from "./relay.ts";
+import type { Classified, SessionEffect } from "./sql/types.ts";
+import type { Undo } from "./statements.ts";
+
+/** True for effects that may change how names are looked up. */
+const movesSearchPath = (effect: SessionEffect): boolean =>
+  effect.kind === "search_path" || effect.kind === "reset_all" || effect.kind === "discard";
+
+/**
+ * A message with session effects goes to the server: take the stricter reading until the answer is there.
+ * @returns what to do when the server does not carry the message out
+ */
+export function sentEffects(relay: Relay, classified: Classified): Undo | undefined {
+  const undos: Undo[] = [];
+  for (const effect of classified.effects) {
+    if (movesSearchPath(effect)) relay.searchPath.sent();
+    switch (effect.kind) {
+      case "prepare":
+        undos.push(
+          relay.names.setStatement(effect.name, {
+            classified: effect.inner,
+            text: "",
+            record: { text: `EXECUTE of SQL-prepared statement ${effect.name}`, storeSlot: -1 },
+            columns: undefined,
+            decision: undefined,
+          }),
+        );
+        break;
+      case "deallocate":
+        if (effect.name !== undefined) undos.push(relay.names.deleteStatement(effect.name));
+        else for (const name of [...relay.names.statements.keys()]) undos.push(relay.names.deleteStatement(name));
+        break;
+      case "discard":
+        if (effect.what === "all") for (const name of [...relay.names.statements.keys()]) undos.push(relay.names.deleteStatement(name));
+        break;
+      case "declare":
+        // Never taken out before the transaction ends: a name declared twice is judged by the later statement only if the server took it.
+        relay.names.cursors.set(effect.name, effect.inner);
+        break;
+      case "create_temp":
+        relay.temporary.add(effect.name);
+        break;
+      case "ddl":
+        relay.schemaChanges += 1;
+        break;
+      default:
+    }
+  }
+  return undos.length === 0
+    ? undefined
+    : () => {
+        for (const undo of undos.reverse()) undo();
+      };
+}
+
+/**
+ * The server has answered a message with effects. Collected until ReadyForQuery, because only then is it known whether
+ * the (implicit) transaction held.
+ */
+export class EffectsSinceReady {
+  #pathChanges = 0;
+  #pathEffect: SessionEffect | undefined;
+  #transactions = 0;
+  #rolledBackTo = false;
+  #failed = false;
+  #lastTag = "";
+  schemaChanged = false;
+
+  completed(relay: Relay, classified: Classified, failed: boolean): void {
+    if (failed) this.#failed = true;
+    for (const effect of classified.effects) {
+      if (movesSearchPath(effect)) {
+        this.#pathChanges += 1;
+        this.#pathEffect = effect;
+      }
+      if (effect.kind === "transaction") {
+        this.#transactions += 1;
+        if (effect.verb === "rollback_to") this.#rolledBackTo = true;
+      }
+      if (effect.kind === "ddl") {
+        relay.schemaChanges -= 1;
+        this.schemaChanged = true;
+      }
+    }
+  }
+
+  /** An error that does not belong to a message with effects; it undoes what ran before it in the same implicit transaction. */
+  errored(): void {
+    this.#failed = true;
+  }
+
+  tag(tag: string): void {
+    this.#lastTag = tag;
+  }
+
+  /** ReadyForQuery. Status bytes: 'I' 0x49, 'T' 0x54, 'E' 0x45. */
+  ready(relay: Relay, before: number, after: number): void {
+    const path = relay.searchPath;
+    const inBlock = before !== 0x49;
+    if (this.#pathChanges > 0) {
+      const effect = this.#pathEffect;
+      if (this.#failed || this.#transactions > 0 || this.#pathChanges > 1 || effect === undefined) path.lost();
+      else if (effect.kind === "search_path") path.set(effect.schemas, effect.local, inBlock);
+      else if (effect.kind === "reset_all" || (effect.kind === "discard" && effect.what === "all")) path.reset(inBlock);
+      for (let index = 0; index < this.#pathChanges; index += 1) path.settled();
+    }
+    if (this.#rolledBackTo) path.lost();
+    if (inBlock && after === 0x49) {
+      path.ended(this.#lastTag === "COMMIT" ? "commit" : "rollback");
+      relay.names.portals.clear();
+      relay.names.cursors.clear();
+    }
+    if (!inBlock && after === 0x49 && relay.names.portals.size > 0 && relay.queue.size === 0) relay.names.portals.clear();
+    this.#pathChanges = 0;
+    this.#pathEffect = undefined;
+    this.#transactions = 0;
+    this.#rolledBackTo = false;
+    this.#failed = false;
+  }
+}

@@ -1,0 +1,474 @@
+import { SluiceError } from "../../core/errors.ts";
+import { LIMITS } from "../../core/limits.ts";
+import type { Moment } from "../../core/policy/types.ts";
+import { type Refused, refuse } from "../../core/verdict.ts";
+import type { StatementRecord } from "../../store/types.ts";
+import { readBind, readParameters } from "./bind.ts";
+import { type Decision, UNKNOWN_RELATION, withInner } from "./decide.ts";
+import { refusalResponse } from "./deny.ts";
+import { sentEffects } from "./effects.ts";
+import { FORWARD, FORWARD_AND_ADD, HOLD, MessageFramer, type MessageVisitor, REPLACE } from "./frame.ts";
+import { describe, errorResponse, FRONTEND_MESSAGES, flush, parse, query, TYPE } from "./messages.ts";
+import type { Pending, PendingKind } from "./pending.ts";
+import type { Relay } from "./relay.ts";
+import { binaryRefusal } from "./rows.ts";
+import type { Classified } from "./sql/types.ts";
+import type { Portal, PreparedStatement } from "./statements.ts";
+
+/**
+ * What is sent to the target in place of a refused message. It fails there in the raw parser, so the server itself
+ * does what an error does: it rolls an implicit transaction back, fails an explicit one, skips to Sync, and answers in
+ * order. Its ErrorResponse is then replaced by Sluice's own.
+ */
+const REFUSED_TEXT = "/* a statement was refused by Sluice */ refused";
+const REFUSED_QUERY = query(REFUSED_TEXT);
+const REFUSED_PARSE = parse("sluice_refused", REFUSED_TEXT);
+const FLUSH = flush();
+
+const NO_BYTES = new Uint8Array(0);
+
+type Outcome = Decision | "hold";
+
+/** The client's side of a session: every message is looked up, inspected, decided, recorded, and only then sent on. */
+export class FrontendReader implements MessageVisitor {
+  replacement: Uint8Array | undefined;
+  readonly #relay: Relay;
+  readonly #framer: MessageFramer;
+  /** Found while the present message was held. */
+  #classified: Classified | undefined;
+  #fresh = false;
+  /** The message being emitted carries a secret: these bytes go on record instead of it. */
+  #redacted: Uint8Array | undefined;
+
+  constructor(relay: Relay) {
+    this.#relay = relay;
+    this.#framer = new MessageFramer(this);
+  }
+
+  get held(): boolean {
+    return this.#framer.held;
+  }
+
+  push(bytes: Uint8Array, start: number, end: number): void {
+    this.#relay.lastActivityMillis = Date.now();
+    this.#framer.push(bytes, start, end);
+    if (this.#relay.queue.size > LIMITS.pipelineDepth) this.#relay.pipelineFull();
+  }
+
+  resume(): void {
+    this.#framer.resume();
+    this.#relay.resumeClient();
+  }
+
+  stop(): void {
+    this.#framer.stop();
+  }
+
+  limit(type: number): number {
+    return FRONTEND_MESSAGES[type]?.limitBytes ?? 0;
+  }
+
+  streams(type: number): boolean {
+    return type === TYPE.copyData;
+  }
+
+  run(bytes: Uint8Array, start: number, end: number): void {
+    this.#relay.recorder.fromClient(bytes, start, end);
+    this.#relay.sendToServer(bytes, start, end);
+  }
+
+  emit(replacement: Uint8Array | undefined, answer: number, bytes: Uint8Array, start: number, end: number): void {
+    if (answer === REPLACE) {
+      const recorded = this.#redacted;
+      this.#redacted = undefined;
+      if (recorded === undefined) this.#relay.recorder.fromClient(bytes, start, end);
+      else this.#relay.recorder.fromClient(recorded, 0, recorded.length);
+    }
+    if (replacement !== undefined) this.#relay.sendToServer(replacement, 0, replacement.length);
+  }
+
+  message(type: number, bytes: Uint8Array, start: number, end: number): number {
+    const relay = this.#relay;
+    switch (type) {
+      case TYPE.copyData:
+      case TYPE.flush:
+        return FORWARD;
+      case TYPE.copyDone:
+      case TYPE.copyFail:
+        relay.copyIn = false;
+        return FORWARD;
+      case TYPE.terminate:
+        relay.terminated();
+        return REPLACE;
+      default:
+    }
+    if (relay.copyIn)
+      throw new SluiceError("SLUICE_PROTOCOL_VIOLATION", `message type '${String.fromCharCode(type)}' while COPY data are expected`);
+    switch (type) {
+      case TYPE.query:
+        return this.#query(bytes, start, end);
+      case TYPE.parse:
+        return this.#parse(bytes, start, end);
+      case TYPE.bind:
+        return this.#bind(bytes, start, end);
+      case TYPE.execute:
+        return this.#execute(bytes, start, end);
+      case TYPE.describe:
+        return this.#describe(bytes, start, end);
+      case TYPE.close:
+        return this.#close(bytes, start, end);
+      case TYPE.sync:
+        relay.queue.push("sync");
+        return FORWARD;
+      case TYPE.functionCall:
+        return this.#functionCall();
+      default:
+        throw new SluiceError("SLUICE_PROTOCOL_VIOLATION", `message type '${String.fromCharCode(type)}' is not let through`);
+    }
+  }
+
+  #query(bytes: Uint8Array, start: number, end: number): number {
+    const textStart = start + 5;
+    const textEnd = end - 1;
+    if (textEnd < textStart || bytes[textEnd] !== 0)
+      throw new SluiceError("SLUICE_PROTOCOL_VIOLATION", "Query without its terminating zero");
+    const classified = this.#classify(bytes, textStart, textEnd);
+    if (classified === undefined) return HOLD;
+    const effective = this.#withNamed(classified);
+    const decision = this.#decide(effective, bytes, textStart, textEnd, undefined, undefined);
+    if (decision === "hold") return HOLD;
+    const relay = this.#relay;
+    const secret = classified.secrets.length > 0;
+    const recorded = secret ? redact(bytes.subarray(textStart, textEnd), classified.secrets) : undefined;
+    const request =
+      recorded === undefined
+        ? relay.recorder.intent(decision.record, undefined, bytes, textStart, textEnd)
+        : relay.recorder.intent(decision.record, undefined, recorded, 0, recorded.length);
+    if (recorded !== undefined) this.#redacted = query(text(recorded, 0, recorded.length));
+    if (decision.verdict.kind !== "allowed") return this.#refuse("query", decision, decision.verdict, request);
+    const entry = this.#allow("query", decision, request, effective);
+    entry.statement = undefined;
+    if (!secret) return FORWARD;
+    // Forwarded as it is, recorded without the secret.
+    this.replacement = bytes.slice(start, end);
+    return REPLACE;
+  }
+
+  #parse(bytes: Uint8Array, start: number, end: number): number {
+    const nameEnd = bytes.indexOf(0, start + 5);
+    const textEnd = nameEnd < 0 ? -1 : bytes.indexOf(0, nameEnd + 1);
+    if (nameEnd < 0 || textEnd < 0 || textEnd + 3 > end) throw new SluiceError("SLUICE_PROTOCOL_VIOLATION", "malformed Parse message");
+    const types = (bytes[textEnd + 1] << 8) | bytes[textEnd + 2];
+    if (textEnd + 3 + types * 4 !== end) throw new SluiceError("SLUICE_PROTOCOL_VIOLATION", "malformed Parse message");
+    const classified = this.#classify(bytes, nameEnd + 1, textEnd);
+    if (classified === undefined) return HOLD;
+    const relay = this.#relay;
+    const effective = this.#withNamed(classified);
+    const decision = this.#decide(effective, bytes, nameEnd + 1, textEnd, undefined, undefined);
+    if (decision === "hold") return HOLD;
+    const name = text(bytes, start + 5, nameEnd);
+    const shown = classified.secrets.length > 0 ? redact(bytes.subarray(nameEnd + 1, textEnd), classified.secrets) : undefined;
+    const statementText = shown === undefined ? text(bytes, nameEnd + 1, textEnd) : text(shown, 0, shown.length);
+    const record: StatementRecord = { text: statementText, storeSlot: -1 };
+    if (shown !== undefined) this.#redacted = parse(name, statementText);
+    // A verdict that depends on parameters or time is only final at Execute; what is refused without them is refused here.
+    if (decision.verdict.kind !== "allowed" && decision.verdict.stable) {
+      const request = relay.recorder.intent(decision.record, record, NO_BYTES, 0, 0);
+      return this.#refuse("parse", decision, decision.verdict, request);
+    }
+    const statement: PreparedStatement = { classified: effective, text: statementText, record, columns: undefined, decision: undefined };
+    const entry = relay.queue.push("parse");
+    entry.statement = statement;
+    entry.undo = relay.names.setStatement(name, statement);
+    const forwarded = shown === undefined ? undefined : bytes.slice(start, end);
+    if (decision.masksColumns || (decision.masksContent && name !== "")) {
+      const own = relay.queue.push("describe");
+      own.own = true;
+      own.statement = statement;
+      const question = describe("S", name);
+      this.replacement = forwarded === undefined ? question : Buffer.concat([forwarded, question]);
+      return forwarded === undefined ? FORWARD_AND_ADD : REPLACE;
+    }
+    if (forwarded === undefined) return FORWARD;
+    this.replacement = forwarded;
+    return REPLACE;
+  }
+
+  #bind(bytes: Uint8Array, start: number, end: number): number {
+    const bind = readBind(bytes, start, end);
+    const relay = this.#relay;
+    const statement = relay.names.statements.get(bind.statement);
+    const entry = relay.queue.push("bind");
+    if (statement === undefined) {
+      // The server holds no such statement either and will say so; a statement that came into being without us is refused.
+      return this.#unknownName(entry, "prepared statement", bind.statement);
+    }
+    const portal: Portal = { statement, parameters: bytes.slice(bind.parametersStart, bind.parametersEnd), formats: bind.resultFormats };
+    entry.portal = portal;
+    entry.undo = relay.names.setPortal(bind.portal, portal);
+    return FORWARD;
+  }
+
+  #execute(bytes: Uint8Array, start: number, end: number): number {
+    const nameEnd = bytes.indexOf(0, start + 5);
+    if (nameEnd < 0 || nameEnd + 5 !== end) throw new SluiceError("SLUICE_PROTOCOL_VIOLATION", "malformed Execute message");
+    const relay = this.#relay;
+    const portalName = text(bytes, start + 5, nameEnd);
+    const portal = relay.names.portals.get(portalName);
+    if (portal === undefined) return this.#unknownName(relay.queue.push("execute"), "portal", portalName);
+    const statement = portal.statement;
+    const decision = this.#decide(statement.classified, undefined, 0, 0, statement, portal);
+    if (decision === "hold") return HOLD;
+    const request = relay.recorder.intent(decision.record, statement.record, portal.parameters, 0, portal.parameters.length);
+    if (decision.verdict.kind !== "allowed") return this.#refuse("execute", decision, decision.verdict, request);
+    if (decision.masksColumns || decision.masksContent) {
+      const why = this.#unmaskable(decision, statement, portal);
+      if (why !== undefined) return this.#refuse("execute", decision, maskRefusal(decision, relay.policy.policyVersion, why), request);
+    }
+    const entry = this.#allow("execute", decision, request, statement.classified);
+    entry.statement = statement;
+    entry.portal = portal;
+    return FORWARD;
+  }
+
+  /** Why the result cannot be masked although the statement may run; undefined: it can. */
+  #unmaskable(decision: Decision, statement: PreparedStatement, portal: Portal): string | undefined {
+    if (portal.formats === "text") return undefined;
+    const masks = this.#relay.context().masks;
+    if (masks === undefined) return undefined;
+    if (statement.columns === undefined) {
+      return "the result was asked for in binary format before the statement was described, so it cannot be masked; ask for text";
+    }
+    return binaryRefusal(statement.columns, portal.formats, masks, decision.masksColumns);
+  }
+
+  #describe(bytes: Uint8Array, start: number, end: number): number {
+    if (end - start < 7 || bytes[end - 1] !== 0) throw new SluiceError("SLUICE_PROTOCOL_VIOLATION", "malformed Describe message");
+    const relay = this.#relay;
+    const name = text(bytes, start + 6, end - 1);
+    const entry = relay.queue.push("describe");
+    if (bytes[start + 5] === 0x53) {
+      entry.statement = relay.names.statements.get(name);
+      return entry.statement === undefined ? this.#unknownName(entry, "prepared statement", name) : FORWARD;
+    }
+    if (bytes[start + 5] !== 0x50) throw new SluiceError("SLUICE_PROTOCOL_VIOLATION", "malformed Describe message");
+    entry.portal = relay.names.portals.get(name);
+    entry.statement = entry.portal?.statement;
+    return entry.portal === undefined ? this.#unknownName(entry, "portal", name) : FORWARD;
+  }
+
+  #close(bytes: Uint8Array, start: number, end: number): number {
+    if (end - start < 7 || bytes[end - 1] !== 0) throw new SluiceError("SLUICE_PROTOCOL_VIOLATION", "malformed Close message");
+    const name = text(bytes, start + 6, end - 1);
+    const names = this.#relay.names;
+    const entry = this.#relay.queue.push("close");
+    entry.undo = bytes[start + 5] === 0x53 ? names.deleteStatement(name) : names.deletePortal(name);
+    return FORWARD;
+  }
+
+  #functionCall(): number {
+    const relay = this.#relay;
+    const context = relay.context();
+    const classified = FUNCTION_CALL;
+    const decision = context.decide(classified, () => this.#moment("", undefined), true);
+    if (decision === UNKNOWN_RELATION || decision.verdict.kind === "allowed")
+      throw new SluiceError("SLUICE_INTERNAL", "FunctionCall was not refused");
+    const request = relay.recorder.intent(decision.record, undefined, NO_BYTES, 0, 0);
+    return this.#refuse("query", decision, decision.verdict as Refused, request);
+  }
+
+  /** undefined: the message is held until the classification is there. */
+  #classify(bytes: Uint8Array, start: number, end: number): Classified | undefined {
+    if (this.#classified !== undefined) return this.#classified;
+    if (end - start > LIMITS.statementBytes)
+      throw new SluiceError("SLUICE_LIMIT_EXCEEDED", `a statement of more than ${LIMITS.statementBytes} bytes`);
+    const classified = this.#relay.room.classifier.classify(bytes, start, end);
+    if (!(classified instanceof Promise)) return classified;
+    this.#relay.hold(
+      classified.then((found) => {
+        this.#classified = found;
+      }),
+    );
+    return undefined;
+  }
+
+  /** A statement that carries out another (EXECUTE, FETCH) is judged together with that one. */
+  #withNamed(classified: Classified): Classified {
+    if (classified.effects.length !== 1) return classified;
+    const effect = classified.effects[0];
+    const names = this.#relay.names;
+    if (effect.kind === "execute") {
+      const inner = names.statements.get(effect.name)?.classified;
+      return inner === undefined
+        ? { ...classified, refusal: `prepared statement "${effect.name}" was not made in this session` }
+        : this.#joined(classified, inner);
+    }
+    if (effect.kind === "fetch") {
+      const inner = names.cursors.get(effect.name) ?? names.portals.get(effect.name)?.statement.classified;
+      if (inner !== undefined) return this.#joined(classified, inner);
+      if (this.#relay.policy.masks.length > 0 && effect.returnsRows) {
+        return {
+          ...classified,
+          refusal: `cursor "${effect.name}" was not declared in this session, and a mask applies to what it would return`,
+        };
+      }
+    }
+    return classified;
+  }
+
+  readonly #joins = new WeakMap<Classified, WeakMap<Classified, Classified>>();
+
+  #joined(outer: Classified, inner: Classified): Classified {
+    let byInner = this.#joins.get(outer);
+    if (byInner === undefined) {
+      byInner = new WeakMap();
+      this.#joins.set(outer, byInner);
+    }
+    let joined = byInner.get(inner);
+    if (joined === undefined) {
+      joined = withInner(outer, inner);
+      byInner.set(inner, joined);
+    }
+    return joined;
+  }
+
+  #decide(
+    classified: Classified,
+    bytes: Uint8Array | undefined,
+    start: number,
+    end: number,
+    statement: PreparedStatement | undefined,
+    portal: Portal | undefined,
+  ): Outcome {
+    const relay = this.#relay;
+    const settling = classified.accesses.length > 0 ? relay.settling() : undefined;
+    if (settling !== undefined) {
+      // Names may mean something else once a schema change is through. Flush makes the server answer what it was sent so far.
+      relay.sendToServer(FLUSH, 0, FLUSH.length);
+      relay.hold(settling);
+      return "hold";
+    }
+    const fresh = this.#fresh;
+    const moment = () => this.#moment(statement?.text ?? (bytes === undefined ? "" : text(bytes, start, end)), portal);
+    const decision = relay.context().decide(classified, moment, fresh);
+    if (decision === UNKNOWN_RELATION) {
+      this.#classified = classified === FUNCTION_CALL ? undefined : this.#classified;
+      this.#fresh = true;
+      relay.hold(relay.catalogue.refresh());
+      return "hold";
+    }
+    this.#classified = undefined;
+    this.#fresh = false;
+    return decision;
+  }
+
+  #moment(statementText: string, portal: Portal | undefined): Moment {
+    const relay = this.#relay;
+    return {
+      text: statementText,
+      parameters: portal === undefined ? [] : readParameters(portal.parameters),
+      transaction: relay.transactionStatus === 0x49 ? "idle" : relay.transactionStatus === 0x54 ? "block" : "failed",
+      clientAddress: relay.clientAddress,
+      nowMillis: Date.now(),
+    };
+  }
+
+  #allow(kind: PendingKind, decision: Decision, request: number, classified: Classified): Pending {
+    const relay = this.#relay;
+    if (!relay.mayRun())
+      throw new SluiceError("SLUICE_CREDENTIAL_EXPIRED", "your credential has expired", { hint: "Sign in again and reconnect." });
+    relay.room.counters.decided(relay.grant.target.name, "allow", undefined);
+    relay.operations += 1;
+    const entry = relay.queue.push(kind);
+    entry.request = request;
+    entry.decision = decision;
+    entry.classified = classified;
+    entry.masks = decision.masksColumns || decision.masksContent;
+    if (decision.verdict.kind === "allowed" && decision.verdict.record !== undefined)
+      relay.recorder.override(request, decision.verdict.record);
+    if (classified.effects.length > 0) entry.undo = sentEffects(relay, classified);
+    return entry;
+  }
+
+  #refuse(kind: PendingKind, decision: Decision, verdict: Decision["verdict"], request: number): number {
+    const relay = this.#relay;
+    relay.operations += 1;
+    const refusal: Refused = verdict.kind === "refused" ? verdict : heldRefusal(verdict.rule, verdict.policyVersion);
+    relay.room.counters.decided(relay.grant.target.name, "deny", refusal.rule);
+    const requestName = `${relay.id}/${request}`;
+    relay.recorder.outcome(request, "denied", 0, 0, { code: "42501", message: refusal.message }, undefined);
+    const entry = relay.queue.push(kind);
+    entry.request = request;
+    entry.decision = decision;
+    entry.refusal = refusalResponse(refusal, requestName);
+    this.replacement = kind === "query" ? REFUSED_QUERY : REFUSED_PARSE;
+    return REPLACE;
+  }
+
+  /**
+   * A name that this session did not make. The server does not know it either and would say so; were it otherwise, this
+   * answer stands.
+   */
+  #unknownName(entry: Pending, what: "prepared statement" | "portal", name: string): number {
+    const sqlState = what === "portal" ? "34000" : "26000";
+    entry.refusal = errorResponse({ severity: "ERROR", sqlState, message: `${what} "${name}" does not exist` });
+    this.replacement = REFUSED_PARSE;
+    return REPLACE;
+  }
+}
+
+function maskRefusal(decision: Decision, policyVersion: string, why: string): Refused {
+  return refuse({
+    code: "SLUICE_MASK_IMPOSSIBLE",
+    rule: decision.verdict.rule,
+    policyVersion,
+    stable: false,
+    message: why,
+    hint: "Ask for the result in text format, or select other columns.",
+  });
+}
+
+/** Until approvals exist, what would be held is refused. */
+function heldRefusal(rule: string | undefined, policyVersion: string): Refused {
+  return refuse({
+    code: "SLUICE_APPROVAL_UNAVAILABLE",
+    rule,
+    policyVersion,
+    stable: true,
+    message: "this operation needs an approval, and this version has none",
+    hint: undefined,
+  });
+}
+
+const FUNCTION_CALL: Classified = {
+  accesses: [{ action: "sql:function_call", relations: [], others: [] }],
+  statements: 1,
+  unfiltered: false,
+  columns: [],
+  functions: [],
+  effects: [],
+  columnUse: { plain: [], star: false, expressions: [], predicates: [], wholeRows: false, untraceable: true },
+  copy: "none",
+  explains: false,
+  secrets: [],
+  refusal: "the FunctionCall message is not let through; call the function in a statement",
+  empty: false,
+};
+
+function text(bytes: Uint8Array, start: number, end: number): string {
+  return Buffer.from(bytes.buffer, bytes.byteOffset + start, end - start).toString("utf8");
+}
+
+/** The text with each secret replaced; lengths change. */
+function redact(bytes: Uint8Array, secrets: readonly (readonly [number, number])[]): Uint8Array {
+  const parts: Uint8Array[] = [];
+  let at = 0;
+  for (const [start, end] of secrets) {
+    parts.push(bytes.subarray(at, start), REDACTED);
+    at = end;
+  }
+  parts.push(bytes.subarray(at));
+  return Buffer.concat(parts);
+}
+
+const REDACTED = Buffer.from("'[REDACTED]'");

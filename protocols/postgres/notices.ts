@@ -1,0 +1,71 @@
+import { SluiceError } from "../../core/errors.ts";
+import type { Masker } from "../../core/mask/types.ts";
+
+/** ErrorResponse and NoticeResponse: fields of one type byte and a zero-terminated string, ended by a zero byte. */
+function* fieldsOf(bytes: Uint8Array, start: number, end: number): Generator<readonly [type: number, start: number, end: number]> {
+  let at = start + 5;
+  while (at < end && bytes[at] !== 0) {
+    const zero = bytes.indexOf(0, at + 1);
+    if (zero < 0 || zero >= end) throw new SluiceError("SLUICE_PROTOCOL_VIOLATION", "the target sent a malformed ErrorResponse");
+    yield [bytes[at], at + 1, zero];
+    at = zero + 1;
+  }
+}
+
+const utf8 = (bytes: Uint8Array, start: number, end: number) =>
+  Buffer.from(bytes.buffer, bytes.byteOffset + start, end - start).toString("utf8");
+
+/** Severity (V, else S), SQLSTATE (C) and primary message (M) of a whole ErrorResponse. */
+export function errorFields(bytes: Uint8Array, start: number, end: number): { severity: string; code: string; message: string } {
+  const found = { severity: "", code: "XX000", message: "" };
+  for (const [type, from, to] of fieldsOf(bytes, start, end)) {
+    if (type === 0x56 || (type === 0x53 && found.severity === "")) found.severity = utf8(bytes, from, to);
+    else if (type === 0x43) found.code = utf8(bytes, from, to);
+    else if (type === 0x4d) found.message = utf8(bytes, from, to);
+  }
+  return found;
+}
+
+/** Fields that may quote rows or other people's values: detail, hint, where, internal query. */
+const QUOTING_FIELDS = new Set([0x44, 0x48, 0x57, 0x71]);
+/** Fields that may quote a value of the statement: the primary message. */
+const MESSAGE_FIELD = 0x4d;
+
+/**
+ * An ErrorResponse or NoticeResponse as a masked session may see it: detail, hint, context and internal query are left
+ * out where column masks are in force, and what a detector finds in the rest is replaced.
+ * @returns undefined when nothing changes
+ */
+export function maskedError(
+  bytes: Uint8Array,
+  start: number,
+  end: number,
+  masker: Masker | undefined,
+  byColumn: boolean,
+): Uint8Array | undefined {
+  const parts: Uint8Array[] = [];
+  let changed = false;
+  for (const [type, from, to] of fieldsOf(bytes, start, end)) {
+    if (byColumn && QUOTING_FIELDS.has(type)) {
+      changed = true;
+      continue;
+    }
+    const scanned =
+      masker?.scans === true && (type === MESSAGE_FIELD || QUOTING_FIELDS.has(type)) ? masker.field(bytes, from, to) : undefined;
+    if (scanned === undefined) parts.push(bytes.subarray(from - 1, to + 1));
+    else {
+      changed = true;
+      parts.push(bytes.subarray(from - 1, from), scanned ?? MASKED, ZERO);
+    }
+  }
+  if (!changed) return undefined;
+  const body = Buffer.concat([...parts, ZERO]);
+  const message = Buffer.allocUnsafe(body.length + 5);
+  message[0] = bytes[start];
+  message.writeInt32BE(body.length + 4, 1);
+  message.set(body, 5);
+  return message;
+}
+
+const ZERO = new Uint8Array(1);
+const MASKED = Buffer.from("[REDACTED]");

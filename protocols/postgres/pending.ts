@@ -1,0 +1,99 @@
+import type { Decision } from "./decide.ts";
+import type { Classified } from "./sql/types.ts";
+import type { Portal, PreparedStatement, Undo } from "./statements.ts";
+
+/**
+ * One client message that awaits its answer. The server answers in order, so the head of the queue says what a
+ * backend message belongs to (PostgreSQL documentation, "Message Flow").
+ */
+export type PendingKind = "query" | "parse" | "bind" | "describe" | "execute" | "close" | "sync";
+
+export class Pending {
+  kind: PendingKind = "sync";
+  /** Number of the operation on record; 0: none. */
+  request = 0;
+  decision: Decision | undefined;
+  /** What runs, where that has session effects to carry out at its end. */
+  classified: Classified | undefined;
+  statement: PreparedStatement | undefined;
+  portal: Portal | undefined;
+  /** Put back when the server refuses or skips this message. */
+  undo: Undo | undefined;
+  /** Sluice asked for this itself (Describe for its own use): its answer does not go to the client. */
+  own = false;
+  /** The ErrorResponse that the client gets instead of the server's: this message was refused. */
+  refusal: Uint8Array | undefined;
+  failed: { code: string; message: string } | undefined;
+  rows = 0;
+  bytes = 0;
+  masked: Map<string, number> | undefined;
+  /** Its rows go through a mask. */
+  masks = false;
+
+  clear(kind: PendingKind): this {
+    this.kind = kind;
+    this.request = 0;
+    this.decision = undefined;
+    this.classified = undefined;
+    this.statement = undefined;
+    this.portal = undefined;
+    this.undo = undefined;
+    this.own = false;
+    this.refusal = undefined;
+    this.failed = undefined;
+    this.rows = 0;
+    this.bytes = 0;
+    this.masked = undefined;
+    this.masks = false;
+    return this;
+  }
+}
+
+/** First in, first out, over reused entries: nothing is allocated once the pipeline has reached its usual depth. */
+export class PendingQueue {
+  #ring: Pending[] = [new Pending(), new Pending(), new Pending(), new Pending()];
+  #head = 0;
+  #size = 0;
+
+  get size(): number {
+    return this.#size;
+  }
+
+  head(): Pending | undefined {
+    return this.#size === 0 ? undefined : this.#ring[this.#head];
+  }
+
+  at(index: number): Pending {
+    return this.#ring[(this.#head + index) & (this.#ring.length - 1)];
+  }
+
+  push(kind: PendingKind): Pending {
+    if (this.#size === this.#ring.length) this.#grow();
+    const entry = this.#ring[(this.#head + this.#size) & (this.#ring.length - 1)];
+    this.#size += 1;
+    return entry.clear(kind);
+  }
+
+  shift(): void {
+    this.#head = (this.#head + 1) & (this.#ring.length - 1);
+    this.#size -= 1;
+  }
+
+  /** Take the entry behind the head out (a Sync that the server ignores in copy-in mode). */
+  removeSecond(): void {
+    const removed = this.at(1);
+    for (let index = 1; index < this.#size - 1; index += 1) {
+      this.#ring[(this.#head + index) & (this.#ring.length - 1)] = this.at(index + 1);
+    }
+    this.#ring[(this.#head + this.#size - 1) & (this.#ring.length - 1)] = removed;
+    this.#size -= 1;
+  }
+
+  #grow(): void {
+    const ring: Pending[] = [];
+    for (let index = 0; index < this.#size; index += 1) ring.push(this.at(index));
+    while (ring.length < this.#size * 2) ring.push(new Pending());
+    this.#ring = ring;
+    this.#head = 0;
+  }
+}

@@ -1,0 +1,413 @@
+import { SluiceError, toSluiceError } from "../../core/errors.ts";
+import { LIMITS } from "../../core/limits.ts";
+import type { Masker } from "../../core/mask/types.ts";
+import type { Wire, WireHandler } from "../../core/net/types.ts";
+import type { SessionPolicy } from "../../core/policy/types.ts";
+import type { Grant } from "../../core/verdict.ts";
+import type { Recorder, SessionRecorder } from "../../store/types.ts";
+import { BackendReader } from "./backend.ts";
+import type { Catalogue } from "./catalogue.ts";
+import { type DecisionContext, type DecisionContexts, identityKey } from "./decide.ts";
+import { fatalResponse } from "./deny.ts";
+import { FrontendReader } from "./frontend.ts";
+import { type Pending, PendingQueue } from "./pending.ts";
+import { SearchPath } from "./search-path.ts";
+import type { Classifier } from "./sql/types.ts";
+import { NamedObjects } from "./statements.ts";
+
+/** What a relay needs of its worker. */
+export interface RelayRoom {
+  readonly classifier: Classifier;
+  readonly contexts: DecisionContexts;
+  readonly recorder: Recorder;
+  readonly counters: RelayCounters;
+  /** A schema change went through: every worker's knowledge of this target's catalogue is stale. */
+  catalogueChanged(target: string): void;
+  fault(where: string, error: unknown): void;
+}
+
+/** What a relay counts; the worker's Counters. */
+export interface RelayCounters {
+  fromClientBytes: number;
+  toClientBytes: number;
+  decided(target: string, effect: "allow" | "deny", rule: string | undefined): void;
+  maskedBy(rule: string, count: number): void;
+}
+
+export interface RelayOptions {
+  readonly room: RelayRoom;
+  readonly id: string;
+  readonly grant: Grant;
+  readonly policy: SessionPolicy;
+  readonly masker: Masker | undefined;
+  readonly catalogue: Catalogue;
+  readonly recorder: SessionRecorder;
+  readonly client: Wire;
+  readonly upstream: Wire;
+  readonly clientAddress: string;
+  /** search_path at the start, as far as known. */
+  readonly searchPath: readonly string[] | undefined;
+  /** Ask the target to cancel what runs in this session (CancelRequest). */
+  readonly cancelUpstream: () => void;
+  readonly onExpiry: "cut" | "finish";
+  readonly idleMillis: number;
+}
+
+/**
+ * One PostgreSQL session between its two wires, from ReadyForQuery to close. Client messages go through
+ * frontend.ts (inspect, decide, record, forward), server messages through backend.ts (match, mask, record, forward);
+ * this class holds what both share and the ways a session can end.
+ */
+export class Relay {
+  readonly room: RelayRoom;
+  readonly id: string;
+  readonly grant: Grant;
+  readonly catalogue: Catalogue;
+  readonly recorder: SessionRecorder;
+  readonly client: Wire;
+  readonly upstream: Wire;
+  readonly clientAddress: string;
+  readonly queue = new PendingQueue();
+  readonly names = new NamedObjects();
+  readonly searchPath: SearchPath;
+  readonly temporary = new Set<string>();
+  readonly closed: Promise<string>;
+
+  /** Transaction status of the last ReadyForQuery: 'I', 'T' or 'E'. */
+  transactionStatus = 0x49;
+  /** The server asked for COPY data and the client has not ended them. */
+  copyIn = false;
+  /** Schema changes that were sent and are not confirmed: nothing is decided until they are. */
+  schemaChanges = 0;
+  /** The operation whose answers come at present; for the record. */
+  operations = 0;
+  lastActivityMillis = Date.now();
+
+  #policy: SessionPolicy;
+  #masker: Masker | undefined;
+  #context: DecisionContext | undefined;
+  #contextPath: readonly string[] | undefined;
+  #contextTemporary = 0;
+  #identityKey: string;
+  readonly #options: RelayOptions;
+  readonly #frontend: FrontendReader;
+  readonly #backend: BackendReader;
+  #waiting: (() => void)[] = [];
+  #ended = false;
+  #clientPaused = false;
+  #upstreamPaused = false;
+  #expired = false;
+  #draining = false;
+  #expiryTimer: NodeJS.Timeout | undefined;
+  #idleTimer: NodeJS.Timeout | undefined;
+  #resolveClosed: (reason: string) => void = () => {};
+
+  constructor(options: RelayOptions) {
+    this.#options = options;
+    this.room = options.room;
+    this.id = options.id;
+    this.grant = options.grant;
+    this.#masker = options.masker;
+    this.catalogue = options.catalogue;
+    this.recorder = options.recorder;
+    this.client = options.client;
+    this.upstream = options.upstream;
+    this.clientAddress = options.clientAddress;
+    this.searchPath = new SearchPath(options.searchPath);
+    this.#policy = options.policy;
+    this.#identityKey = identityKey(options.grant);
+    this.#frontend = new FrontendReader(this);
+    this.#backend = new BackendReader(this);
+    this.closed = new Promise((resolve) => {
+      this.#resolveClosed = resolve;
+    });
+  }
+
+  /** Start relaying; the arguments are what either peer sent beyond the handshake. */
+  start(clientRest: Uint8Array, upstreamRest: Uint8Array): void {
+    this.client.handler = this.#clientHandler();
+    this.upstream.handler = this.#upstreamHandler();
+    this.#armExpiry();
+    if (this.#options.idleMillis > 0) this.#armIdle();
+    if (upstreamRest.length > 0) this.upstream.handler.onData(upstreamRest, 0, upstreamRest.length);
+    if (clientRest.length > 0) this.client.handler.onData(clientRest, 0, clientRest.length);
+    this.client.resume();
+    this.upstream.resume();
+  }
+
+  get ended(): boolean {
+    return this.#ended;
+  }
+
+  get policy(): SessionPolicy {
+    return this.#policy;
+  }
+
+  get masker(): Masker | undefined {
+    return this.#masker;
+  }
+
+  get busy(): boolean {
+    return this.queue.size > 0;
+  }
+
+  /** Something that must be over before names are looked up again: a schema change under way, or a catalogue that is out of date. */
+  settling(): Promise<unknown> | undefined {
+    if (this.schemaChanges > 0 && this.queue.size > 0) return new Promise((resolve) => this.#waiting.push(() => resolve(undefined)));
+    return this.catalogue.loaded ? undefined : this.catalogue.refresh();
+  }
+
+  /** Schema changes of this session are committed: everyone's knowledge of the catalogue is out of date. */
+  schemaChanged(): void {
+    this.catalogue.invalidate();
+    this.room.catalogueChanged(this.grant.target.name);
+  }
+
+  /** The backend worked off an answer that someone may wait for. */
+  answered(): void {
+    if (this.#waiting.length === 0 || this.schemaChanges > 0) return;
+    for (const resolve of this.#waiting.splice(0)) resolve();
+  }
+
+  /** Put another compiled policy in force for the statements to come. */
+  setPolicy(policy: SessionPolicy, masker: Masker | undefined): void {
+    this.#policy = policy;
+    this.#masker = masker;
+    this.#context = undefined;
+  }
+
+  /** Everything that a cached decision depends on, as it stands now. */
+  context(): DecisionContext {
+    const path = this.searchPath.value;
+    const context = this.#context;
+    if (
+      context !== undefined &&
+      context.generation === this.catalogue.generation &&
+      this.#contextPath === path &&
+      this.#contextTemporary === this.temporary.size
+    ) {
+      return context;
+    }
+    this.#contextPath = path;
+    this.#contextTemporary = this.temporary.size;
+    this.#context = this.room.contexts.get(this.grant, this.#policy, this.catalogue, path, this.temporary, this.#masker, this.#identityKey);
+    return this.#context;
+  }
+
+  /** False once the right to run further statements has ended. */
+  mayRun(): boolean {
+    return !this.#expired;
+  }
+
+  sendToClient(bytes: Uint8Array, start: number, end: number): void {
+    this.room.counters.toClientBytes += end - start;
+    this.client.write(bytes, start, end);
+    if (!this.#upstreamPaused && (this.client.backlogBytes > LIMITS.backlogHighBytes || this.room.recorder.congested)) {
+      this.#upstreamPaused = true;
+      this.upstream.pause();
+    }
+  }
+
+  /** The client took what waited for it, or the recorder did: read on if nothing else stands in the way. */
+  relieved(): void {
+    if (!this.#upstreamPaused || this.#ended || this.room.recorder.congested || this.client.backlogBytes > LIMITS.backlogHighBytes) return;
+    this.#upstreamPaused = false;
+    this.upstream.resume();
+  }
+
+  sendToServer(bytes: Uint8Array, start: number, end: number): void {
+    this.upstream.write(bytes, start, end);
+    if (!this.#clientPaused && this.upstream.backlogBytes > LIMITS.backlogHighBytes) this.#pauseClient();
+  }
+
+  /** The client's next message waits for `until`; it is presented again afterwards. */
+  hold(until: Promise<unknown>): void {
+    this.#pauseClient();
+    until.then(
+      () => this.#guard(() => this.#frontend.resume()),
+      (error) => this.fail(toSluiceError(error)),
+    );
+  }
+
+  /** Called by the frontend when it is ready for more, and by the backend as answers come. */
+  resumeClient(): void {
+    if (!this.#clientPaused || this.#ended || this.#frontend.held) return;
+    if (this.upstream.backlogBytes > LIMITS.backlogLowBytes || this.queue.size > LIMITS.pipelineDepth / 2) return;
+    this.#clientPaused = false;
+    this.client.resume();
+  }
+
+  pipelineFull(): void {
+    if (!this.#clientPaused) this.#pauseClient();
+  }
+
+  /** ReadyForQuery came and nothing is pending: the moment to leave if the session has to. */
+  whenIdle(): void {
+    if (this.#expired)
+      this.fail(new SluiceError("SLUICE_CREDENTIAL_EXPIRED", "your credential has expired", { hint: "Sign in again and reconnect." }));
+    else if (this.#draining && this.transactionStatus === 0x49) this.fail(drainingError());
+  }
+
+  /** The client said Terminate. */
+  terminated(): void {
+    this.#end("client terminated", "cancelled", false);
+  }
+
+  /** The client asked to cancel what runs. */
+  cancel(): void {
+    if (this.busy) this.#options.cancelUpstream();
+  }
+
+  drain(): void {
+    this.#draining = true;
+    if (!this.busy) this.whenIdle();
+  }
+
+  /** End at once, here and at the target. */
+  kill(reason: string, code: "SLUICE_KILLED" | "SLUICE_LOCKED" | "SLUICE_DRAINING" = "SLUICE_KILLED"): void {
+    if (this.#ended) return;
+    this.client.lastWords(fatalResponse(new SluiceError(code, reason)));
+    this.#end(reason, "killed", true);
+  }
+
+  /** End because of an error: the client learns which. */
+  fail(error: SluiceError): void {
+    if (this.#ended) return;
+    if (error.code === "SLUICE_INTERNAL") this.room.fault("relay", error.cause ?? error);
+    this.client.lastWords(fatalResponse(error));
+    this.#end(error.code, "failed", this.busy);
+  }
+
+  #guard(step: () => void): void {
+    if (this.#ended) return;
+    try {
+      step();
+    } catch (error) {
+      this.fail(toSluiceError(error));
+    }
+  }
+
+  #clientHandler(): WireHandler {
+    return {
+      onData: (bytes, start, end) =>
+        this.#guard(() => {
+          this.room.counters.fromClientBytes += end - start;
+          this.#frontend.push(bytes, start, end);
+        }),
+      onDrain: () => this.relieved(),
+      onEnd: () => this.#clientGone(),
+      onClose: () => this.#clientGone(),
+      onUnrecorded: (error) => this.#unrecorded(error),
+    };
+  }
+
+  #upstreamHandler(): WireHandler {
+    return {
+      onData: (bytes, start, end) => this.#guard(() => this.#backend.push(bytes, start, end)),
+      onDrain: () => this.resumeClient(),
+      onEnd: () => this.#upstreamGone(),
+      onClose: () => this.#upstreamGone(),
+      onUnrecorded: (error) => this.#unrecorded(error),
+    };
+  }
+
+  /** PostgreSQL has no half-close: a client that stops sending is gone, and what it left running is cancelled. */
+  #clientGone(): void {
+    this.#end("client disconnected", "cancelled", this.busy);
+  }
+
+  #upstreamGone(): void {
+    if (this.#ended) return;
+    // What the target said before it closed has been forwarded; only a silent end is explained.
+    if (!this.#backend.sawFatal) {
+      this.client.lastWords(
+        fatalResponse(new SluiceError("SLUICE_TARGET_UNREACHABLE", `target "${this.grant.target.name}" closed the connection`)),
+      );
+    }
+    this.#end("target closed the connection", "failed", false);
+  }
+
+  #unrecorded(error: Error): void {
+    this.room.fault("record", error);
+    this.fail(
+      new SluiceError("SLUICE_RECORD_FAILED", "the operation could not be recorded, so it was not carried out", {
+        hint: "The gateway's log says why.",
+      }),
+    );
+  }
+
+  #pauseClient(): void {
+    this.#clientPaused = true;
+    this.client.pause();
+  }
+
+  #armExpiry(): void {
+    const millis = this.grant.identity.expiresAtMillis - Date.now();
+    // setTimeout takes at most 2^31 − 1 ms; longer waits are armed again.
+    this.#expiryTimer = setTimeout(
+      () => {
+        if (this.grant.identity.expiresAtMillis > Date.now()) this.#armExpiry();
+        else this.#expire();
+      },
+      Math.min(Math.max(millis, 0), 0x7fff_ffff),
+    );
+    this.#expiryTimer.unref();
+  }
+
+  #expire(): void {
+    this.#expired = true;
+    if (this.#options.onExpiry === "cut" || !this.busy) {
+      if (this.busy) this.#options.cancelUpstream();
+      this.fail(new SluiceError("SLUICE_CREDENTIAL_EXPIRED", "your credential has expired", { hint: "Sign in again and reconnect." }));
+    }
+  }
+
+  #armIdle(): void {
+    const { idleMillis } = this.#options;
+    this.#idleTimer = setInterval(
+      () => {
+        if (!this.busy && Date.now() - this.lastActivityMillis > idleMillis) {
+          this.fail(
+            new SluiceError("SLUICE_DEADLINE", `no traffic for ${Math.round(idleMillis / 1000)} s`, {
+              hint: "limits.idle of the gateway's configuration.",
+            }),
+          );
+        }
+      },
+      Math.max(1_000, idleMillis / 4),
+    );
+    this.#idleTimer.unref();
+  }
+
+  #end(reason: string, outcome: "cancelled" | "killed" | "failed", cancel: boolean): void {
+    if (this.#ended) return;
+    this.#ended = true;
+    clearTimeout(this.#expiryTimer);
+    clearInterval(this.#idleTimer);
+    this.#frontend.stop();
+    this.#backend.stop();
+    if (cancel) this.#options.cancelUpstream();
+    try {
+      for (let index = 0; index < this.queue.size; index += 1) this.#settle(this.queue.at(index), outcome, reason);
+      this.recorder.close(reason);
+    } catch (error) {
+      this.room.fault("record", error);
+    }
+    this.upstream.lastWords(TERMINATE);
+    // After its own last words a wire ignores these.
+    this.client.lastWords(NOTHING);
+    this.#resolveClosed(reason);
+  }
+
+  #settle(entry: Pending, outcome: "cancelled" | "killed" | "failed", reason: string): void {
+    if (entry.request === 0 || entry.refusal !== undefined) return;
+    const code = outcome === "failed" ? "08006" : "57014";
+    this.recorder.outcome(entry.request, outcome, entry.rows, entry.bytes, { code, message: reason }, entry.masked);
+  }
+}
+
+/** Terminate: 'X', length 4. */
+const TERMINATE = new Uint8Array([0x58, 0, 0, 0, 4]);
+const NOTHING = new Uint8Array(0);
+
+const drainingError = () => new SluiceError("SLUICE_DRAINING", "the gateway is shutting down", { hint: "Reconnect." });

@@ -1,0 +1,217 @@
+import { SluiceError } from "../../core/errors.ts";
+import type { Masker } from "../../core/mask/types.ts";
+import type { MaskMethod } from "../../core/policy/types.ts";
+
+/** What RowDescription says, a number per column (Message Formats, RowDescription). */
+export interface Columns {
+  readonly count: number;
+  /** OID of the table a column comes from, 0 where it is not a table's column. */
+  readonly tableOids: Uint32Array;
+  readonly attributes: Int16Array;
+  readonly typeOids: Uint32Array;
+  /** 0 text, 1 binary. */
+  readonly formats: Int16Array;
+}
+
+/** Masks in force for one session at one catalogue generation. */
+export interface SessionMasks {
+  readonly masker: Masker;
+  /** table OID → attribute number → the rule that masks it. */
+  readonly columns: ReadonlyMap<number, ReadonlyMap<number, ColumnMask>>;
+}
+
+export interface ColumnMask {
+  readonly rule: string;
+  readonly method: MaskMethod;
+}
+
+/** What happens to each column of one result: undefined passes as it is. */
+export type ColumnAction =
+  | { readonly kind: "scan"; readonly nullOnHit: boolean }
+  | { readonly kind: "column"; readonly mask: ColumnMask; readonly asNull: boolean };
+
+const TEXT_TYPES = new Set([18, 19, 25, 1042, 1043, 705, 2275]);
+const JSON_AND_TEXT_ARRAYS = new Set([114, 3802, 1002, 1003, 1009, 1014, 1015, 199, 3807, 142, 143]);
+/** Binary forms that cannot hold a detected value: bool, int2, int4, oid, float4/8, date, time(tz), timestamp(tz), interval, uuid. */
+const INERT_BINARY_TYPES = new Set([16, 21, 23, 26, 700, 701, 1082, 1083, 1266, 1114, 1184, 1186, 2950]);
+
+/** bytes[start, end): a whole RowDescription message. @throws SluiceError SLUICE_PROTOCOL_VIOLATION */
+export function readColumns(bytes: Uint8Array, start: number, end: number): Columns {
+  const view = new DataView(bytes.buffer, bytes.byteOffset, bytes.byteLength);
+  if (end - start < 7) throw malformed("RowDescription");
+  const count = view.getInt16(start + 5);
+  // Each column takes at least 19 bytes: an empty name's zero and 18 bytes of numbers.
+  if (count < 0 || count * 19 > end - start - 7) throw malformed("RowDescription");
+  const columns = {
+    count,
+    tableOids: new Uint32Array(count),
+    attributes: new Int16Array(count),
+    typeOids: new Uint32Array(count),
+    formats: new Int16Array(count),
+  };
+  let at = start + 7;
+  for (let index = 0; index < count; index += 1) {
+    const zero = bytes.indexOf(0, at);
+    if (zero < 0 || zero + 19 > end) throw malformed("RowDescription");
+    at = zero + 1;
+    columns.tableOids[index] = view.getUint32(at);
+    columns.attributes[index] = view.getInt16(at + 4);
+    columns.typeOids[index] = view.getUint32(at + 6);
+    columns.formats[index] = view.getInt16(at + 16);
+    at += 18;
+  }
+  if (at !== end) throw malformed("RowDescription");
+  return columns;
+}
+
+function malformed(what: string): SluiceError {
+  return new SluiceError("SLUICE_PROTOCOL_VIOLATION", `the target sent a malformed ${what}`);
+}
+
+/**
+ * What to do with each column of a result. @param formats the formats asked for by Bind, which go before the
+ * description's own (Describe of a statement always says text)
+ * @returns undefined when the result passes as it is
+ */
+export function planColumns(
+  columns: Columns,
+  formats: "text" | "binary" | readonly number[] | undefined,
+  masks: SessionMasks,
+  byColumn: boolean,
+): (ColumnAction | undefined)[] | undefined {
+  let acts = false;
+  const actions: (ColumnAction | undefined)[] = [];
+  for (let index = 0; index < columns.count; index += 1) {
+    const mask = byColumn ? masks.columns.get(columns.tableOids[index])?.get(columns.attributes[index]) : undefined;
+    const type = columns.typeOids[index];
+    const binary = formats === undefined ? columns.formats[index] !== 0 : formatOf(formats, index) !== 0;
+    let action: ColumnAction | undefined;
+    if (mask !== undefined) action = { kind: "column", mask, asNull: binary || !TEXT_TYPES.has(type) };
+    else if (masks.masker.scans && !(binary && INERT_BINARY_TYPES.has(type))) {
+      action = { kind: "scan", nullOnHit: !(TEXT_TYPES.has(type) || (!binary && JSON_AND_TEXT_ARRAYS.has(type))) };
+    }
+    if (action !== undefined) acts = true;
+    actions.push(action);
+  }
+  return acts ? actions : undefined;
+}
+
+function formatOf(formats: "text" | "binary" | readonly number[], index: number): number {
+  if (formats === "text") return 0;
+  if (formats === "binary") return 1;
+  return formats[index] ?? 1;
+}
+
+/** Why a result in binary format cannot be masked, or undefined when it can (or need not) be. */
+export function binaryRefusal(
+  columns: Columns,
+  formats: "binary" | readonly number[],
+  masks: SessionMasks,
+  byColumn: boolean,
+): string | undefined {
+  for (let index = 0; index < columns.count; index += 1) {
+    if (formatOf(formats, index) === 0) continue;
+    if (byColumn && masks.columns.get(columns.tableOids[index])?.has(columns.attributes[index])) {
+      return `result column ${index + 1} is masked and was asked for in binary format`;
+    }
+    const type = columns.typeOids[index];
+    if (masks.masker.scans && !INERT_BINARY_TYPES.has(type) && !TEXT_TYPES.has(type)) {
+      return `result column ${index + 1} (type OID ${type}) was asked for in binary format, in which it cannot be searched for sensitive data`;
+    }
+  }
+  return undefined;
+}
+
+/** Rewrites DataRow messages; one per session, its buffer is reused. */
+export class RowMasker {
+  #out = Buffer.allocUnsafe(4_096);
+  #length = 0;
+
+  /**
+   * @param flagged whether the prefilter suspects anything inside this row
+   * @param counts masked values per rule; added to
+   * @returns undefined: the row passes as it is; else the message to send instead, valid until the next call
+   */
+  row(
+    bytes: Uint8Array,
+    start: number,
+    end: number,
+    actions: readonly (ColumnAction | undefined)[],
+    masks: SessionMasks,
+    flagged: boolean,
+    counts: Map<string, number>,
+  ): Uint8Array | undefined {
+    const view = new DataView(bytes.buffer, bytes.byteOffset, bytes.byteLength);
+    if (end - start < 7) throw malformed("DataRow");
+    const count = view.getInt16(start + 5);
+    if (count !== actions.length) throw malformed("DataRow");
+    let at = start + 7;
+    let copiedUpTo = start;
+    let changed = false;
+    for (let index = 0; index < count; index += 1) {
+      if (at + 4 > end) throw malformed("DataRow");
+      const length = view.getInt32(at);
+      if (length < -1 || (length > 0 && at + 4 + length > end)) throw malformed("DataRow");
+      const valueStart = at + 4;
+      const valueEnd = length > 0 ? valueStart + length : valueStart;
+      const action = actions[index];
+      if (action !== undefined && length >= 0) {
+        const replaced = this.#value(action, bytes, valueStart, valueEnd, masks, flagged, counts);
+        if (replaced !== undefined) {
+          if (!changed) this.#length = 0;
+          changed = true;
+          this.#append(bytes, copiedUpTo, at);
+          this.#appendLength(replaced === null ? -1 : replaced.length);
+          if (replaced !== null) this.#append(replaced, 0, replaced.length);
+          copiedUpTo = valueEnd;
+        }
+      }
+      at = valueEnd;
+    }
+    if (at !== end) throw malformed("DataRow");
+    if (!changed) return undefined;
+    this.#append(bytes, copiedUpTo, end);
+    this.#out.writeInt32BE(this.#length - 1, 1);
+    return this.#out.subarray(0, this.#length);
+  }
+
+  #value(
+    action: ColumnAction,
+    bytes: Uint8Array,
+    start: number,
+    end: number,
+    masks: SessionMasks,
+    flagged: boolean,
+    counts: Map<string, number>,
+  ): Uint8Array | null | undefined {
+    if (action.kind === "column") {
+      counts.set(action.mask.rule, (counts.get(action.mask.rule) ?? 0) + 1);
+      return action.asNull ? null : masks.masker.column(action.mask.method, bytes, start, end);
+    }
+    if (!flagged) return undefined;
+    const replaced = masks.masker.field(bytes, start, end);
+    if (replaced === undefined) return undefined;
+    const rule = masks.masker.lastRule;
+    counts.set(rule, (counts.get(rule) ?? 0) + 1);
+    return action.nullOnHit ? null : replaced;
+  }
+
+  #append(bytes: Uint8Array, start: number, end: number): void {
+    this.#reserve(end - start);
+    this.#out.set(bytes.subarray(start, end), this.#length);
+    this.#length += end - start;
+  }
+
+  #appendLength(value: number): void {
+    this.#reserve(4);
+    this.#out.writeInt32BE(value, this.#length);
+    this.#length += 4;
+  }
+
+  #reserve(count: number): void {
+    if (this.#length + count <= this.#out.length) return;
+    const grown = Buffer.allocUnsafe((this.#length + count) * 2);
+    grown.set(this.#out.subarray(0, this.#length));
+    this.#out = grown;
+  }
+}

@@ -1,0 +1,89 @@
+const NONE = Symbol("none");
+
+/**
+ * The session's search_path as far as it is known for certain. Unknown (undefined) makes name resolution take every
+ * schema that has the name, which is always the stricter reading.
+ *
+ * Transaction rules (PostgreSQL documentation, SET): a SET inside a transaction block is undone by ROLLBACK, SET LOCAL
+ * ends with the transaction.
+ */
+export class SearchPath {
+  readonly #initial: readonly string[] | undefined;
+  #committed: readonly string[] | undefined;
+  #current: readonly string[] | undefined;
+  /** What COMMIT makes of it; NONE: no SET in this block. */
+  #atCommit: readonly string[] | undefined | typeof NONE = NONE;
+  /** Changes sent to the server whose ReadyForQuery has not come. */
+  #unconfirmed = 0;
+  /** The server reports the setting by itself (PostgreSQL 18). */
+  #reports = false;
+
+  constructor(initial: readonly string[] | undefined) {
+    this.#initial = initial;
+    this.#committed = initial;
+    this.#current = initial;
+  }
+
+  get value(): readonly string[] | undefined {
+    return this.#unconfirmed > 0 ? undefined : this.#current;
+  }
+
+  /** A statement that may change the setting went to the server. */
+  sent(): void {
+    this.#unconfirmed += 1;
+  }
+
+  /** ReadyForQuery came for a change that was sent. */
+  settled(): void {
+    if (this.#unconfirmed > 0) this.#unconfirmed -= 1;
+  }
+
+  /** ParameterStatus came. */
+  reported(schemas: readonly string[] | undefined): void {
+    this.#reports = true;
+    this.#current = schemas;
+  }
+
+  /** A SET ran. @param inBlock inside a transaction block */
+  set(schemas: readonly string[] | undefined, local: boolean, inBlock: boolean): void {
+    if (this.#reports || (local && !inBlock)) return;
+    this.#current = schemas;
+    if (!inBlock) this.#committed = schemas;
+    else if (!local) this.#atCommit = schemas;
+  }
+
+  /** RESET ALL or DISCARD ALL ran. */
+  reset(inBlock: boolean): void {
+    this.set(this.#initial, false, inBlock);
+  }
+
+  /** The transaction block ended. */
+  ended(how: "commit" | "rollback"): void {
+    if (this.#reports) return;
+    if (how === "commit" && this.#atCommit !== NONE) this.#committed = this.#atCommit;
+    this.#atCommit = NONE;
+    this.#current = this.#committed;
+  }
+
+  /** Something happened after which the value cannot be known. */
+  lost(): void {
+    if (this.#reports) return;
+    this.#current = undefined;
+    this.#committed = undefined;
+    this.#atCommit = NONE;
+  }
+}
+
+/** The value of the setting as ParameterStatus or SHOW gives it (`"$user", public`), as schema names. undefined: not readable. */
+export function parseSearchPath(value: string, user: string): readonly string[] | undefined {
+  const schemas: string[] = [];
+  const element = /\s*(?:"((?:[^"]|"")*)"|([^",\s]+))\s*(,|$)/gy;
+  if (value.trim() === "") return schemas;
+  for (;;) {
+    const match = element.exec(value);
+    if (match === null) return undefined;
+    const name = match[1] !== undefined ? match[1].replaceAll('""', '"') : match[2].toLowerCase();
+    schemas.push(name === "$user" ? user : name);
+    if (match[3] === "") return element.lastIndex === value.length ? schemas : undefined;
+  }
+}

@@ -1,0 +1,98 @@
+/** A relation as the statement names it; schema undefined: found through search_path. */
+export interface RelationName {
+  readonly schema: string | undefined;
+  readonly name: string;
+}
+
+/** One access of a statement before names are resolved against the catalogue. */
+export interface StatementAccess {
+  /** `sql:select`, `sql:insert`, … (docs/REFERENCE.md lists them). */
+  readonly action: string;
+  readonly relations: readonly RelationName[];
+  /** Resources that are not relations, already qualified: `role:bob`, `schema:hr`, `database:x`, `function:f`, `setting:work_mem`, `extension:…`. */
+  readonly others: readonly string[];
+}
+
+/** What a statement does to the session's state; applied when the server has confirmed it. */
+export type SessionEffect =
+  | {
+      readonly kind: "search_path" /** undefined: unknown from here on */;
+      readonly schemas: readonly string[] | undefined;
+      readonly local: boolean;
+    }
+  | { readonly kind: "role"; readonly local: boolean }
+  | { readonly kind: "setting"; readonly name: string; readonly value: string | undefined; readonly local: boolean }
+  | { readonly kind: "reset_all" }
+  | { readonly kind: "discard"; readonly what: "all" | "plans" | "sequences" | "temp" }
+  | { readonly kind: "prepare"; readonly name: string; readonly inner: Classified }
+  | { readonly kind: "execute"; readonly name: string }
+  | { readonly kind: "deallocate"; readonly name: string | undefined }
+  | { readonly kind: "declare"; readonly name: string; readonly inner: Classified }
+  | { readonly kind: "fetch"; readonly name: string; readonly returnsRows: boolean }
+  | { readonly kind: "close_cursor"; readonly name: string | undefined }
+  | { readonly kind: "create_temp"; readonly name: string }
+  | { readonly kind: "ddl" }
+  | {
+      readonly kind: "transaction";
+      readonly verb:
+        | "begin"
+        | "commit"
+        | "rollback"
+        | "savepoint"
+        | "release"
+        | "rollback_to"
+        | "prepare"
+        | "commit_prepared"
+        | "rollback_prepared";
+    };
+
+/** How columns are used, by last name, over all levels of the statement. Drives column masks. */
+export interface ColumnUse {
+  /** Output as they are through plain column references (the server's RowDescription names their origin). */
+  readonly plain: readonly string[];
+  /** `*` or `t.*` stands in a select list or RETURNING. */
+  readonly star: boolean;
+  /** Names used inside anything else that can reach the output or another table: expressions, set-operation arms, INSERT … SELECT, SET x = …, CREATE TABLE AS, function arguments. */
+  readonly expressions: readonly string[];
+  /** Names used in WHERE, JOIN, USING, GROUP BY, HAVING, ORDER BY, DISTINCT, windows, ON CONFLICT, MERGE conditions. */
+  readonly predicates: readonly string[];
+  /** A whole row of a relation is used as a value (`c`, `c.*` in an expression, row_to_json(c)). */
+  readonly wholeRows: boolean;
+  /** Something whose columns cannot be enumerated by name: `*` under a set operation or INSERT … SELECT *, NATURAL JOIN, recursive CTE with *, ORDER BY position over *. */
+  readonly untraceable: boolean;
+}
+
+/** What the grammar says about one message's SQL text: immutable, independent of identity and session; cached by shape. */
+export interface Classified {
+  readonly accesses: readonly StatementAccess[];
+  readonly statements: number;
+  /** UPDATE or DELETE without WHERE, at any level. */
+  readonly unfiltered: boolean;
+  readonly columns: readonly string[];
+  /** Functions called, as written, lower-cased where unquoted; `schema.name` if qualified. */
+  readonly functions: readonly string[];
+  readonly effects: readonly SessionEffect[];
+  readonly columnUse: ColumnUse;
+  /** COPY with the client: which way the data go. */
+  readonly copy: "none" | "in" | "out";
+  /** A statement that returns what the server makes itself from masked data (EXPLAIN ANALYZE …). */
+  readonly explains: boolean;
+  /** Byte ranges [start, end) of the UTF-8 text that hold secrets (PASSWORD 'x', conninfo), never to be recorded. Only for exact-text entries. */
+  readonly secrets: readonly (readonly [number, number])[];
+  /** Refused for what it is, whatever the policy says; a sentence for the client, or undefined. */
+  readonly refusal: string | undefined;
+  /** Empty query string. */
+  readonly empty: boolean;
+}
+
+/** One per worker. */
+export interface Classifier {
+  /**
+   * Classify the SQL text bytes[start, end) (UTF-8, without the terminating zero). Cached by shape: literals in positions
+   * proven inert are left out of the key. Never throws: what does not parse gets a `refusal`.
+   * Texts over LIMITS.inlineParseBytes that are not cached return a promise (parsed on another thread, with a deadline).
+   */
+  classify(bytes: Uint8Array, start: number, end: number): Classified | Promise<Classified>;
+  readonly stats: { hits: number; misses: number; refusals: number };
+  close(): Promise<void>;
+}
