@@ -1,0 +1,188 @@
+import { randomBytes, timingSafeEqual } from "node:crypto";
+import type { ListenerConfig, TargetConfig } from "../core/config/types.ts";
+import { SluiceError, toSluiceError } from "../core/errors.ts";
+import type { Identity } from "../core/identity/types.ts";
+import { LIMITS } from "../core/limits.ts";
+import type { Wire } from "../core/net/types.ts";
+import type { Grant } from "../core/verdict.ts";
+import { Conversation } from "../protocols/postgres/conversation.ts";
+import { fatalResponse } from "../protocols/postgres/deny.ts";
+import { cancel, dial, type Upstream } from "../protocols/postgres/dial.ts";
+import { askCredential, type Greeting, greet, welcome } from "../protocols/postgres/greet.ts";
+import { Relay } from "../protocols/postgres/relay.ts";
+import { parseSearchPath } from "../protocols/postgres/search-path.ts";
+import type { Room } from "./room.ts";
+
+/**
+ * The path of one connection, from accept to close:
+ *
+ *     adopt → greet → identify → authorize → dial → relay → close
+ *
+ * A step that fails ends the connection with an error the client understands; nothing behind it happens. Resolves when
+ * both legs are closed and the session's end is on record.
+ */
+export async function serve(wire: Wire, listener: ListenerConfig, room: Room): Promise<void> {
+  const conversation = new Conversation(wire, { deadlineMillis: LIMITS.handshakeMillis, peer: "client" });
+  const clientAddress = wire.remoteAddress;
+  let greeting: Greeting | undefined;
+  let identity: Identity | undefined;
+  try {
+    greeting = await greet(conversation, listener.tls);
+    if (greeting.kind === "cancel") {
+      room.routeCancel(greeting.processId, greeting.key);
+      conversation.abandon();
+      wire.lastWords(NOTHING);
+      return;
+    }
+    const credential = await askCredential(conversation);
+    identity = await room.authenticator.authenticate(credential);
+    const target = findTarget(room, greeting.target);
+    const grant = authorize(room, identity, target, clientAddress);
+    await openSession(conversation, greeting, grant, clientAddress, room);
+  } catch (thrown) {
+    const error = toSluiceError(thrown);
+    conversation.abandon();
+    wire.lastWords(fatalResponse(error));
+    refused(room, error, thrown, clientAddress, greeting, identity);
+  }
+}
+
+const NOTHING = new Uint8Array(0);
+
+function findTarget(room: Room, name: string): TargetConfig {
+  const target = room.snapshot.config.targets.find((candidate) => candidate.name === name && candidate.protocol === "postgres");
+  if (target === undefined) {
+    throw new SluiceError("SLUICE_TARGET_UNKNOWN", `target "${name}" is not configured`, {
+      hint: "The database name picks the target: psql dbname=TARGET.",
+    });
+  }
+  return target;
+}
+
+/** May this identity open this target at all? Locks go before policy. */
+function authorize(room: Room, identity: Identity, target: TargetConfig, clientAddress: string): Grant {
+  const lock = room.lockOn(identity, target, undefined);
+  if (lock !== undefined) throw new SluiceError("SLUICE_LOCKED", `locked: ${lock.reason || lock.subject}`);
+  const verdict = room.policy.connect(identity, target, clientAddress, Date.now());
+  if ("kind" in verdict) throw new SluiceError(verdict.code, verdict.message, verdict.hint === undefined ? {} : { hint: verdict.hint });
+  return verdict;
+}
+
+async function openSession(
+  conversation: Conversation,
+  greeting: Extract<Greeting, { kind: "session" }>,
+  grant: Grant,
+  clientAddress: string,
+  room: Room,
+): Promise<void> {
+  const { target, identity } = grant;
+  const { wire } = conversation;
+  const id = randomBytes(10).toString("hex");
+  const giveBack = await room.upstreamSlots.acquire(target.name, room.snapshot.targetSlots[target.name] ?? 0, target.connections.max);
+  let upstream: Upstream | undefined;
+  let relay: Relay | undefined;
+  try {
+    // Read before dialling: from dial's answer on, the wire must not wait for anything.
+    const catalogue = room.catalogue(grant);
+    if (!catalogue.loaded) await catalogue.refresh();
+    upstream = await dial(grant, room.transport, {
+      applicationName: greeting.applicationName,
+      parameters: greeting.parameters,
+      protocolMinor: greeting.protocolMinor,
+    });
+    const policy = room.policy.session(grant);
+    const processId = room.nextProcessId();
+    const key = randomBytes(greeting.protocolMinor === 2 ? 32 : 4);
+    const recorder = room.recorder.open({
+      id,
+      identity,
+      clientAddress,
+      application: greeting.applicationName,
+      target: target.name,
+      protocol: "postgres",
+      record: target.record,
+      startedMillis: Date.now(),
+    });
+    const connected = upstream;
+    relay = new Relay({
+      room,
+      id,
+      grant,
+      policy,
+      masker: room.masker(policy.masks),
+      catalogue,
+      recorder,
+      client: wire,
+      upstream: upstream.wire,
+      clientAddress,
+      searchPath: initialSearchPath(upstream, greeting, catalogue.searchPath, target.user),
+      cancelUpstream: () => void cancel(connected, room.transport),
+      onExpiry: room.snapshot.config.onExpiry,
+      idleMillis: room.snapshot.config.limits.idleMillis,
+    });
+    // While this connection waited, its user may have been locked out.
+    const lock = room.lockOn(identity, target, id);
+    welcome(conversation, upstream.parameters, processId, key);
+    room.opened(relay, processId, key, greeting.applicationName);
+    try {
+      relay.start(conversation.release(), upstream.leftover);
+      if (lock !== undefined) relay.kill(`locked: ${lock.reason || lock.subject}`, "SLUICE_LOCKED");
+      await relay.closed;
+    } catch (error) {
+      // The client went away in the very moment of the welcome.
+      relay.fail(toSluiceError(error));
+    } finally {
+      room.closed(relay, processId);
+    }
+  } finally {
+    giveBack();
+    // A relay closes its wires itself, last words first.
+    if (relay === undefined) upstream?.wire.destroy();
+  }
+}
+
+/** The setting as the server reported it, as the client set it, or as the catalogue's own connection found it. */
+function initialSearchPath(
+  upstream: Upstream,
+  greeting: Extract<Greeting, { kind: "session" }>,
+  usual: readonly string[] | undefined,
+  user: string,
+): readonly string[] | undefined {
+  const told = upstream.parameters.get("search_path") ?? greeting.parameters.get("search_path");
+  return told === undefined ? usual : parseSearchPath(told, user);
+}
+
+function refused(
+  room: Room,
+  error: SluiceError,
+  thrown: unknown,
+  clientAddress: string,
+  greeting: Greeting | undefined,
+  identity: Identity | undefined,
+): void {
+  const target = greeting?.kind === "session" ? greeting.target : undefined;
+  const known = target !== undefined && room.snapshot.config.targets.some((candidate) => candidate.name === target);
+  if (error.code === "SLUICE_INTERNAL") room.fault("connection", error.cause ?? error);
+  if (error.code === "SLUICE_TARGET_UNREACHABLE" || error.code === "SLUICE_TARGET_REFUSED")
+    room.dialFailed(known ? (target ?? "unknown") : "unknown", error);
+  // A port scanner's noise is not evidence; whoever got as far as naming a target, is.
+  if (greeting?.kind !== "session") return;
+  room.authFailed({
+    clientAddress,
+    target: target ?? "",
+    application: greeting.applicationName,
+    identity,
+    code: error.code,
+    message: error.message,
+    issuer: issuerOf(thrown),
+  });
+}
+
+function issuerOf(thrown: unknown): string | undefined {
+  return thrown instanceof Error && "issuer" in thrown && typeof thrown.issuer === "string" ? thrown.issuer : undefined;
+}
+
+/** Compare in constant time; lengths are no secret. */
+export function sameKey(a: Uint8Array, b: Uint8Array): boolean {
+  return a.length === b.length && timingSafeEqual(a, b);
+}

@@ -1,0 +1,66 @@
+import type { WorkerDelta } from "../control/metrics.ts";
+import type { LiveSession, Lock } from "../control/types.ts";
+import type { Config } from "../core/config/types.ts";
+import type { PolicyDocument } from "../core/policy/document.ts";
+
+/** What a worker works by; replaced whole on reload. Plain data. */
+export interface Snapshot {
+  readonly generation: number;
+  readonly config: Config;
+  readonly policy: PolicyDocument;
+  readonly locks: readonly Lock[];
+  /** Place of each target in the shared table of upstream connections; a name keeps its place for the process's life. */
+  readonly targetSlots: Readonly<Record<string, number>>;
+}
+
+/** Who owns an accepted descriptor: nobody, the task on its way to a worker, or the worker. */
+export const DESCRIPTOR = { free: 0, offered: 1, adopted: 2 } as const;
+export const TARGET_SLOTS = 1_024;
+/** Slots of workers, live and ending ones together. */
+export const WORKER_SLOTS = 130;
+
+/** What every worker is started with. */
+export interface WorkerData {
+  readonly channel: string;
+  /** Secret of `hash` masks, 32 bytes. */
+  readonly maskKey: Uint8Array;
+  readonly snapshot: Snapshot;
+  readonly descriptors: SharedArrayBuffer;
+  readonly upstreams: SharedArrayBuffer;
+  /** One element a worker slot: thread that holds it, 0 when free. */
+  readonly slots: SharedArrayBuffer;
+}
+
+/** One accepted connection: a Piscina task. */
+export interface ConnectionTask {
+  readonly fd: number;
+  /** Index of the listener in the configuration that the gateway started with. */
+  readonly listener: number;
+}
+
+/** Main thread → all workers. */
+export type Order =
+  | { readonly kind: "snapshot"; readonly snapshot: Snapshot; readonly ticket: number }
+  | { readonly kind: "kill"; readonly session: string; readonly reason: string; readonly ticket: number }
+  | { readonly kind: "locks"; readonly locks: readonly Lock[]; readonly ticket: number }
+  | { readonly kind: "drain"; readonly deadlineMillis: number }
+  | { readonly kind: "catalogue"; readonly target: string; readonly from: number }
+  | { readonly kind: "cancel"; readonly processId: number; readonly key: Uint8Array }
+  /** Close the store: the threads named are about to be ended. */
+  | { readonly kind: "close"; readonly threads: readonly number[] };
+
+/** Worker → main thread. */
+export type Report =
+  | { readonly kind: "ready"; readonly slot: number; readonly thread: number; readonly generation: number }
+  | { readonly kind: "opened"; readonly session: LiveSession }
+  | { readonly kind: "closed"; readonly session: string; readonly operations: number }
+  | { readonly kind: "done"; readonly ticket: number; readonly slot: number; readonly count: number; readonly error: string | undefined }
+  | { readonly kind: "stats"; readonly slot: number; readonly delta: WorkerDelta; readonly operations: Readonly<Record<string, number>> }
+  | {
+      readonly kind: "log";
+      readonly level: "info" | "warn" | "error";
+      readonly fields: Readonly<Record<string, unknown>>;
+      readonly message: string;
+    }
+  | { readonly kind: "stored"; readonly thread: number }
+  | { readonly kind: "relay-order"; readonly order: Order };

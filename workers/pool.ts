@@ -1,0 +1,220 @@
+import { fileURLToPath } from "node:url";
+import { Piscina } from "piscina";
+import { closeFd } from "../core/native/acceptor.ts";
+import {
+  type ConnectionTask,
+  DESCRIPTOR,
+  type Order,
+  type Report,
+  type Snapshot,
+  TARGET_SLOTS,
+  WORKER_SLOTS,
+  type WorkerData,
+} from "./messages.ts";
+
+/** Sessions of one worker at a time; far above what descriptors allow. */
+const SESSIONS_PER_WORKER = 100_000;
+/** V8's old space of one worker: beyond it the worker ends with its sessions, and is replaced. */
+const WORKER_HEAP_MIB = 2_048;
+const CLOSE_MILLIS = 5_000;
+
+export interface PoolEvents {
+  /** Tell all workers. */
+  send(order: Order): void;
+  report(message: Report): void;
+  /**
+   * A worker ended; its sessions are gone. The slot is free again once the returned promise has resolved.
+   * @param expected it was told to
+   */
+  lost(slot: number, error: Error | undefined, expected: boolean): Promise<void>;
+}
+
+interface WorkerSet {
+  readonly piscina: Piscina;
+  readonly size: number;
+  ready: number;
+  /** Sessions placed and not over. */
+  tasks: number;
+  retired: boolean;
+  readonly whenReady: Promise<void>;
+}
+
+/**
+ * The worker pool: Piscina, one task per session, placed by least live sessions. Piscina's size is fixed, so another
+ * worker count means another set of workers: new sessions go there, the old set ends with its last session.
+ */
+export class WorkerPool {
+  readonly #channel: string;
+  readonly #maskKey: Uint8Array;
+  readonly #events: PoolEvents;
+  readonly #descriptors: SharedArrayBuffer;
+  readonly #slots = new SharedArrayBuffer(WORKER_SLOTS * 4);
+  readonly #upstreams = new SharedArrayBuffer(WORKER_SLOTS * TARGET_SLOTS * 4);
+  readonly #owners: Uint8Array;
+  readonly #threads = new Set<number>();
+  readonly #sets = new Set<WorkerSet>();
+  #current: WorkerSet;
+  #lastError: Error | undefined;
+  #closing = false;
+
+  constructor(
+    data: {
+      readonly channel: string;
+      readonly maskKey: Uint8Array;
+      readonly snapshot: Snapshot;
+      readonly size: number;
+      readonly maxDescriptors: number;
+    },
+    events: PoolEvents,
+  ) {
+    this.#channel = data.channel;
+    this.#maskKey = data.maskKey;
+    this.#events = events;
+    this.#descriptors = new SharedArrayBuffer(data.maxDescriptors + 1);
+    this.#owners = new Uint8Array(this.#descriptors);
+    this.#current = this.#makeSet(data.size, data.snapshot);
+  }
+
+  /** Resolves when every worker of the present set has started. */
+  get ready(): Promise<void> {
+    return this.#current.whenReady;
+  }
+
+  #makeSet(size: number, snapshot: Snapshot): WorkerSet {
+    let markReady = () => {};
+    const whenReady = new Promise<void>((resolve) => {
+      markReady = resolve;
+    });
+    const piscina = new Piscina({
+      filename: fileURLToPath(new URL("./worker.ts", import.meta.url)),
+      minThreads: size,
+      maxThreads: size,
+      concurrentTasksPerWorker: SESSIONS_PER_WORKER,
+      maxQueue: SESSIONS_PER_WORKER,
+      // A worker must never block its loop to wait for a task.
+      atomics: "disabled",
+      recordTiming: false,
+      resourceLimits: { maxOldGenerationSizeMb: WORKER_HEAP_MIB },
+      workerData: {
+        channel: this.#channel,
+        maskKey: this.#maskKey,
+        snapshot,
+        descriptors: this.#descriptors,
+        slots: this.#slots,
+        upstreams: this.#upstreams,
+      } satisfies WorkerData,
+      loadBalancer: (_task, workers) => {
+        let least = null;
+        for (const worker of workers) {
+          if (least === null || worker.currentUsage < least.currentUsage) least = worker;
+        }
+        return least;
+      },
+    });
+    const set: WorkerSet = { piscina, size, ready: 0, tasks: 0, retired: false, whenReady };
+    piscina.on("message", (message: Report) => {
+      if (message.kind === "ready") {
+        set.ready += 1;
+        if (set.ready === size) markReady();
+      }
+      this.#events.report(message);
+    });
+    piscina.on("error", (error: Error) => this.#died(error));
+    piscina.on("workerCreate", () => this.#watch(set));
+    this.#sets.add(set);
+    this.#watch(set);
+    return set;
+  }
+
+  /** Hand an accepted connection to a worker. The descriptor is closed here if no worker takes it. */
+  place(task: ConnectionTask): void {
+    const set = this.#current;
+    this.#owners[task.fd] = DESCRIPTOR.offered;
+    set.tasks += 1;
+    set.piscina.run(task).then(
+      () => {
+        set.tasks -= 1;
+        this.#endIfUnused(set);
+      },
+      (error: Error) => {
+        set.tasks -= 1;
+        // The worker died before it took the connection over; what it had taken over was closed with it.
+        if (this.#owners[task.fd] === DESCRIPTOR.offered) {
+          this.#owners[task.fd] = DESCRIPTOR.free;
+          closeFd(task.fd);
+        }
+        this.#died(error);
+        this.#endIfUnused(set);
+      },
+    );
+  }
+
+  /** Put another number of workers to work. Live sessions stay where they are. */
+  async resize(size: number, snapshot: Snapshot): Promise<void> {
+    if (this.#current.size === size || this.#closing) return;
+    const next = this.#makeSet(size, snapshot);
+    await next.whenReady;
+    const previous = this.#current;
+    this.#current = next;
+    previous.retired = true;
+    this.#endIfUnused(previous);
+  }
+
+  #endIfUnused(set: WorkerSet): void {
+    if (!set.retired || this.#closing || !this.#sets.has(set)) return;
+    if (set.tasks > 0) return;
+    this.#sets.delete(set);
+    void this.#end(set);
+  }
+
+  /** Threads come and go with faults; learn of their ends, to free their slots. */
+  #watch(set: WorkerSet): void {
+    for (const worker of set.piscina.threads) {
+      const thread = worker.threadId;
+      if (thread < 1 || this.#threads.has(thread)) continue;
+      this.#threads.add(thread);
+      worker.once("exit", () => {
+        this.#threads.delete(thread);
+        this.#free(thread, set.retired || this.#closing);
+      });
+    }
+  }
+
+  #free(thread: number, expected: boolean): void {
+    const slots = new Int32Array(this.#slots);
+    for (let slot = 1; slot < WORKER_SLOTS; slot += 1) {
+      if (Atomics.load(slots, slot) !== thread) continue;
+      new Int32Array(this.#upstreams).fill(0, slot * TARGET_SLOTS, (slot + 1) * TARGET_SLOTS);
+      // The slot stays taken until what the worker left in its shard is put right.
+      void this.#events.lost(slot, this.#lastError, expected).finally(() => Atomics.store(slots, slot, 0));
+      return;
+    }
+    // It never got as far as taking a slot.
+    if (!expected) void this.#events.lost(0, this.#lastError, false);
+  }
+
+  #died(error: Error): void {
+    if (!this.#closing) this.#lastError = error;
+  }
+
+  /** End a set's threads after each has closed its store. */
+  async #end(set: WorkerSet): Promise<void> {
+    const threads = new Set(set.piscina.threads.map((worker) => worker.threadId));
+    await new Promise<void>((resolve) => {
+      const timer = setTimeout(resolve, CLOSE_MILLIS);
+      set.piscina.on("message", (message: Report) => {
+        if (message.kind === "stored") threads.delete(message.thread);
+        if (threads.size > 0) return;
+        clearTimeout(timer);
+        resolve();
+      });
+      this.#events.send({ kind: "close", threads: [...threads] });
+    });
+    await set.piscina.destroy();
+  }
+
+  async close(): Promise<void> {
+    this.#closing = true;
+    await Promise.all([...this.#sets].map((set) => this.#end(set)));
+  }
+}

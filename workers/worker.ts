@@ -1,0 +1,78 @@
+import { BroadcastChannel, threadId } from "node:worker_threads";
+import { workerData } from "piscina";
+import { SluiceError } from "../core/errors.ts";
+import { createSocketTransport } from "../core/net/sockets.ts";
+import { createClassifier } from "../protocols/postgres/sql/classify.ts";
+import { openRecorder } from "../store/recorder.ts";
+import { serve } from "./connection.ts";
+import { type ConnectionTask, DESCRIPTOR, type Order, WORKER_SLOTS, type WorkerData } from "./messages.ts";
+import { log, Room, report } from "./room.ts";
+import { UpstreamSlots } from "./upstream-slots.ts";
+
+/**
+ * Entry of a worker thread. Everything that sessions share is made once, here; then each accepted connection is one call
+ * of the default export (a Piscina task), which resolves when the session is over.
+ */
+const STATS_MILLIS = 1_000;
+
+const data = workerData as WorkerData;
+const descriptors = new Uint8Array(data.descriptors);
+const slot = claimSlot(new Int32Array(data.slots));
+const orders = new BroadcastChannel(data.channel);
+const early: Order[] = [];
+let room: Room | undefined;
+orders.onmessage = (event) => {
+  const order = (event as unknown as { readonly data: Order }).data;
+  if (order.kind === "close") {
+    if (order.threads.includes(threadId)) void close();
+  } else if (room === undefined) early.push(order);
+  else room.obey(order);
+};
+const ready = makeRoom();
+
+/** A slot of its own: the shard it records to, its row among the upstream counts, its share of the process ids. */
+function claimSlot(slots: Int32Array): number {
+  for (let index = 1; index < WORKER_SLOTS; index += 1) {
+    if (Atomics.compareExchange(slots, index, 0, threadId) === 0) return index;
+  }
+  throw new SluiceError("SLUICE_INTERNAL", "no free worker slot");
+}
+
+async function makeRoom(): Promise<Room> {
+  const classifier = await createClassifier();
+  const transport = createSocketTransport();
+  const recorder = openRecorder(data.snapshot.config.data, slot, { onError: (error) => log("error", `recorder: ${error.message}`, {}) });
+  transport.beforeSend = () => recorder.commit();
+  transport.onFault = (error) => room?.fault("transport", error);
+  const made = new Room({
+    slot,
+    transport,
+    recorder,
+    classifier,
+    upstreamSlots: new UpstreamSlots(data.upstreams, slot),
+    snapshot: data.snapshot,
+    maskKey: Buffer.from(data.maskKey),
+  });
+  room = made;
+  for (const order of early.splice(0)) made.obey(order);
+  setInterval(() => made.sendStats(), STATS_MILLIS).unref();
+  // A worker that replaces another was started with the first snapshot; the main thread answers with the present one.
+  report({ kind: "ready", slot, thread: threadId, generation: data.snapshot.generation });
+  return made;
+}
+
+/** Close everything that outlives a session, and say so. */
+async function close(): Promise<void> {
+  const here = await ready;
+  here.sendStats();
+  await here.endAll();
+  await Promise.allSettled([here.classifier.close(), here.authenticator.close()]);
+  await here.recorder.close();
+  report({ kind: "stored", thread: threadId });
+}
+
+export default async function run(task: ConnectionTask): Promise<void> {
+  const here = room ?? (await ready);
+  descriptors[task.fd] = DESCRIPTOR.adopted;
+  await serve(here.transport.adopt(task.fd), here.listener(task.listener), here);
+}
