@@ -3,7 +3,8 @@ import { mkdtempSync, readdirSync, readFileSync, rmSync, statSync, writeFileSync
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { after, before, describe, it } from "node:test";
-import { LOCK_FILE, type Lockable, matchLock, openLocks, parseSubject } from "./locks.ts";
+import { LOCK_FILE, openLocks } from "./locks.ts";
+import { type Lockable, matchLock, parseSubject } from "./subjects.ts";
 import type { Lock } from "./types.ts";
 
 let folder: string;

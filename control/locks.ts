@@ -5,8 +5,6 @@ import { SluiceError } from "../core/errors.ts";
 import { formatSubject, parseSubject } from "./subjects.ts";
 import type { Lock } from "./types.ts";
 
-export { formatSubject, type Lockable, matchLock, parseSubject, type Subject } from "./subjects.ts";
-
 export const LOCK_FILE = "locks.json";
 const MAX_LOCKS = 10_000;
 const MAX_FILE_BYTES = 16 * 1024 * 1024;

@@ -1,4 +1,4 @@
-import { collectDefaultMetrics, Counter, Gauge, Registry } from "prom-client";
+import { Counter, collectDefaultMetrics, Gauge, Registry } from "prom-client";
 
 /** Values one label may take; further ones are counted under `other`, so that names from outside cannot fill memory. */
 export const LABEL_VALUES_MAX = 500;

@@ -1,10 +1,10 @@
 import type { TargetConfig } from "../core/config/types.ts";
-import type { Identity } from "../core/identity/types.ts";
 import { SluiceError } from "../core/errors.ts";
+import type { Identity } from "../core/identity/types.ts";
 import type { Lock } from "./types.ts";
 
 /** What a lock is about, taken apart. */
-export interface Subject {
+interface Subject {
   readonly kind: "user" | "group" | "target" | "session" | "issuer" | "label";
   /** `issuer:value` for users and groups, `key=value` for labels, else a name. */
   readonly value: string;

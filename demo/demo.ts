@@ -29,7 +29,7 @@ const end = async (status: number) => {
 };
 process.on("SIGINT", () => {
   if (!isEnding) console.log("\nStopping …");
-  void end(130);
+  void end(isTour ? 130 : 0);
 });
 process.on("SIGTERM", () => void end(143));
 void stage.gatewayEnded.then((why) => {

@@ -120,46 +120,47 @@ export async function runTour(stage: Stage): Promise<number> {
 /** Start a long statement, lock its user, and watch it end on both sides. */
 async function lockStep({ gatewayPort, postgres }: Stage, verdict: (checks: readonly Check[]) => void): Promise<void> {
   const sleeping = psqlCommand(gatewayPort, "analyst", "select pg_sleep(60)");
-  const atTarget = async (): Promise<number> =>
-    (await postgres.query("select from pg_stat_activity where usename = 'svc_orders' and state = 'active' and query like '%pg_sleep(60)%'"))
-      .length;
+  const running = "select pid from pg_stat_activity where usename = 'svc_orders' and state = 'active' and query like '%pg_sleep(60)%'";
   const begun = shell(sleeping);
+  let pid: number;
   try {
-    await waitFor("the statement runs at the target", async () => (await atTarget()) === 1, 10_000);
+    pid = await waitFor("the statement runs at the target", async () => (await postgres.query<{ pid: number }>(running))[0]?.pid, 10_000);
   } catch {
     show(sleeping, await begun);
     verdict([{ what: "the statement runs at the target", holds: false }]);
     return;
   }
   console.log(`   $ ${sleeping} &`);
-  const lock = `./sluice lock add user:analyst --reason "laptop stolen" -o json ${config}`;
-  const started = performance.now();
-  const clientGone = begun.then((result) => ({ result, millis: performance.now() - started }));
-  const targetGone = waitFor("the statement is gone at the target", async () => (await atTarget()) === 0, 20_000).then(
-    () => performance.now() - started,
-    () => undefined,
-  );
+  // One connection that answers as soon as the backend has gone: asking anew each time would be slower than what it measures.
+  const gone = `do $$ begin for n in 1 .. 10000 loop
+    perform pg_stat_clear_snapshot();
+    exit when not exists (select from pg_stat_activity where pid = ${pid});
+    perform pg_sleep(0.002);
+    end loop; end $$`;
+  const lock = `./sluice lock add user:analyst --reason "laptop stolen" ${config}`;
+  let started = 0;
+  const since = () => performance.now() - started;
+  const targetGone = postgres.execute(gone).then(since);
+  const clientGone = begun.then((result) => ({ result, millis: since() }));
+  started = performance.now();
   const locked = await shell(lock);
-  const commandMillis = performance.now() - started;
+  const commandMillis = since();
   show(lock, locked);
-  const client = await Promise.race([clientGone, new Promise<undefined>((resolve) => setTimeout(resolve, 20_000, undefined))]);
+  const client = await Promise.race([clientGone, new Promise<undefined>((resolve) => setTimeout(resolve, 15_000, undefined))]);
   const targetMillis = await targetGone;
-  if (client !== undefined) show(`# the analyst's psql`, client.result);
+  if (client !== undefined) show("# the analyst's psql", client.result);
   verdict([
     {
-      what: `the client is cut off ${millis(client?.millis)} after the command started; the command itself took ${millis(commandMillis)}`,
+      what: `the client is cut off ${millis(client?.millis)} after the command was started (the command itself, Node.js included, took ${millis(commandMillis)})`,
       holds: client !== undefined && client.result.code !== 0 && client.millis < 5_000,
     },
-    {
-      what: `the statement is gone from the target's pg_stat_activity after ${millis(targetMillis)}`,
-      holds: targetMillis !== undefined && targetMillis < 5_000,
-    },
+    { what: `the statement is gone from the target's pg_stat_activity after ${millis(targetMillis)}`, holds: targetMillis < 5_000 },
   ]);
 
   const again = psqlCommand(gatewayPort, "analyst", "select 1");
   const refused = await shell(again);
   show(again, refused);
-  const id = (JSON.parse(locked.stdout || "{}") as { lock?: { id?: string } }).lock?.id ?? "";
+  const id = /^[\w-]+/.exec(locked.stdout)?.[0] ?? "";
   const unlock = `./sluice lock remove ${id} ${config}`;
   const removed = await shell(unlock);
   show(unlock, removed);

@@ -90,7 +90,9 @@ async function openSession(
       parameters: greeting.parameters,
       protocolMinor: greeting.protocolMinor,
     });
-    const policy = room.policy.session(grant);
+    // Policy, targets and locks may have changed while the target was dialled.
+    const current = authorize(room, identity, findTarget(room, target.name), clientAddress);
+    const policy = room.policy.session(current);
     const processId = room.nextProcessId();
     const key = randomBytes(greeting.protocolMinor === 2 ? 32 : 4);
     const recorder = room.recorder.open({
@@ -107,7 +109,7 @@ async function openSession(
     relay = new Relay({
       room,
       id,
-      grant,
+      grant: current,
       policy,
       masker: room.masker(policy.masks),
       catalogue,
@@ -120,13 +122,10 @@ async function openSession(
       onExpiry: room.snapshot.config.onExpiry,
       idleMillis: room.snapshot.config.limits.idleMillis,
     });
-    // While this connection waited, its user may have been locked out.
-    const lock = room.lockOn(identity, target, id);
     welcome(conversation, upstream.parameters, processId, key);
     room.opened(relay, processId, key, greeting.applicationName);
     try {
       relay.start(conversation.release(), upstream.leftover);
-      if (lock !== undefined) relay.kill(`locked: ${lock.reason || lock.subject}`, "SLUICE_LOCKED");
       await relay.closed;
     } catch (error) {
       // The client went away in the very moment of the welcome.

@@ -92,9 +92,10 @@ export class Room implements RelayRoom {
 
   /** Positive, unique among the live sessions of all workers: the slot is part of it. */
   nextProcessId(): number {
+    const high = (this.slot & 0x7f) << 24;
     do this.#processIds = (this.#processIds + 1) & 0xff_ffff;
-    while (this.#sessions.has((this.slot << 24) | this.#processIds));
-    return ((this.slot & 0x7f) << 24) | this.#processIds;
+    while (this.#sessions.has(high | this.#processIds));
+    return high | this.#processIds;
   }
 
   lockOn(identity: Identity, target: TargetConfig, session: string | undefined): Lock | undefined {

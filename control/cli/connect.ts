@@ -55,11 +55,7 @@ async function connect(target: string, extra: readonly string[], options: Connec
 }
 
 /** libpq's parameters (PostgreSQL manual, Parameter Key Words). */
-export function connectionSettings(
-  places: Places,
-  target: string,
-  options: Pick<ConnectOptions, "host" | "port" | "ca">,
-): Record<string, string> {
+function connectionSettings(places: Places, target: string, options: Pick<ConnectOptions, "host" | "port" | "ca">): Record<string, string> {
   const listener = places.listeners.find((candidate) => candidate.protocol === "postgres");
   const address = parseHostPort(listener?.listen ?? "");
   if (listener === undefined || address === undefined)

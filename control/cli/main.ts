@@ -1,5 +1,5 @@
+import { readFileSync } from "node:fs";
 import { Command, CommanderError } from "commander";
-import manifest from "../../package.json" with { type: "json" };
 import { addAuditCommands } from "./audit.ts";
 import { addConnectCommand } from "./connect.ts";
 import { fail } from "./context.ts";
@@ -15,9 +15,11 @@ process.stdout.on("error", (error: NodeJS.ErrnoException) => {
   throw error;
 });
 
+const { version } = JSON.parse(readFileSync(new URL("../../package.json", import.meta.url), "utf8")) as { version: string };
+
 const program = new Command("sluice")
   .description("Layer-7 access gateway: identity, policy, masking and evidence for native clients.")
-  .version(manifest.version)
+  .version(version)
   .showHelpAfterError("hint: `sluice help COMMAND` lists its options.")
   .exitOverride();
 

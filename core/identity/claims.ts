@@ -2,7 +2,7 @@ import type { IssuerConfig } from "../config/types.ts";
 import type { Identity } from "./types.ts";
 
 /** What a verified token may claim at most. */
-export const CLAIM_LIMITS = {
+const CLAIM_LIMITS = {
   nameCharacters: 256,
   groups: 2_000,
   /** Links of a delegation chain (RFC 8693 §4.1). */

@@ -8,19 +8,7 @@ import { IssuerKeys, issuerDispatcher } from "./keys.ts";
 import type { Authenticator, Identity } from "./types.ts";
 
 /** Signature algorithms with a public key (RFC 7518 §3.1, RFC 8037, RFC 9864); what else a configuration names is refused. */
-export const SIGNATURE_ALGORITHMS = [
-  "RS256",
-  "RS384",
-  "RS512",
-  "PS256",
-  "PS384",
-  "PS512",
-  "ES256",
-  "ES384",
-  "ES512",
-  "EdDSA",
-  "Ed25519",
-] as const;
+const SIGNATURE_ALGORITHMS = ["RS256", "RS384", "RS512", "PS256", "PS384", "PS512", "ES256", "ES384", "ES512", "EdDSA", "Ed25519"] as const;
 
 /** Verified tokens that are remembered, so that a storm of reconnections with the same token costs one signature check. */
 const VERIFIED_TOKENS = 10_000;
@@ -32,7 +20,7 @@ export interface AuthenticatorOptions {
 }
 
 /** A refused credential; `issuer` is the configured issuer's name where the token named one. */
-export class AuthenticationError extends SluiceError {
+class AuthenticationError extends SluiceError {
   readonly issuer: string | undefined;
   constructor(
     code: "SLUICE_CREDENTIAL_INVALID" | "SLUICE_CREDENTIAL_EXPIRED" | "SLUICE_ISSUER_UNAVAILABLE",

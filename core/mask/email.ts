@@ -2,6 +2,7 @@ import { type ByteText, isAlphanumeric, type Span } from "./bytes.ts";
 
 /** Characters of a local part (RFC 5322 atext, without those that delimit in URLs, code and markup); \x80 on for RFC 6532. */
 const LOCAL = /[A-Za-z0-9._%+\x80-\xff-]/;
+const IS_LOCAL = Uint8Array.from({ length: 256 }, (_, code) => Number(LOCAL.test(String.fromCharCode(code))));
 /** Belong to it only between two of the above. */
 const LOCAL_INNER = /[!#$&'*^~]/;
 const DOMAIN = /[A-Za-z0-9.\x80-\xff-]/;
@@ -45,9 +46,10 @@ function domainEnd(text: ByteText, from: number): number {
 function localStart(text: ByteText, at: number): number {
   let start = at;
   while (start > 0 && at - start < LOCAL_BYTES_MAX) {
-    const character = text[start - 1] as string;
-    const inner = LOCAL_INNER.test(character) && start < at && start > 1 && LOCAL.test(text[start - 2] as string);
-    if (!LOCAL.test(character) && !inner) break;
+    if (IS_LOCAL[text.charCodeAt(start - 1)] !== 1) {
+      const between = start < at && start > 1 && IS_LOCAL[text.charCodeAt(start - 2)] === 1;
+      if (!between || !LOCAL_INNER.test(text[start - 1] as string)) break;
+    }
     start--;
   }
   // Not in the middle of a character.

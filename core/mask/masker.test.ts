@@ -58,7 +58,7 @@ test("every written form is found by its own detector (at least 99 %)", () => {
 test("at most one in 10,000 ordinary values is changed", () => {
   const masker = createMasker([rule(ALL, "redact")], KEY, "regexp");
   const random = seeded(11);
-  const perKind = 4000;
+  const perKind = 2000;
   const changed: string[] = [];
   for (const make of Object.values(BENIGN)) {
     for (let i = 0; i < perKind; i++) {
@@ -119,7 +119,7 @@ test("scan flags every field that field() changes, in any framing, at any place"
             );
           }
         }),
-        { numRuns: detect.length > 1 ? 3000 : 400 },
+        { numRuns: detect.length > 1 ? 1500 : 150 },
       );
     }
   }
@@ -137,7 +137,7 @@ test("masking a masked field changes nothing, and valid UTF-8 stays valid", () =
         decoder.decode(once);
         assert.equal(masker.field(once, 0, once.length), undefined, `${text} -> ${decoder.decode(once)}`);
       }),
-      { numRuns: 3000 },
+      { numRuns: 1500 },
     );
   }
 });
@@ -241,7 +241,7 @@ test("columns are always replaced, and only a little of them is kept", () => {
 
 test("hostile fields take time in proportion to their length", () => {
   const masker = createMasker([rule(ALL, "redact")], KEY, "regexp");
-  const size = 1 << 20;
+  const size = 1 << 18;
   for (const piece of [
     "@",
     "a@",
@@ -267,9 +267,9 @@ test("hostile fields take time in proportion to their length", () => {
     "4111111111111111a",
   ]) {
     const bytes = Buffer.alloc(size, piece);
-    const from = performance.now();
+    const from = process.cpuUsage();
     masker.field(bytes, 0, size);
-    const millis = performance.now() - from;
-    assert.ok(millis < 3000, `${piece}: ${Math.round(millis)} ms`);
+    const millis = process.cpuUsage(from).user / 1000;
+    assert.ok(millis < 600, `${piece}: ${Math.round(millis)} ms`);
   }
 });

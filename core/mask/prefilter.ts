@@ -1,3 +1,4 @@
+import { SluiceError } from "../errors.ts";
 import { compilePatterns, type DigitShape, type Literal, matcherAvailable } from "../native/matcher.ts";
 import type { DetectorName } from "../policy/types.ts";
 import { IBAN_LENGTHS } from "./iban.ts";
@@ -131,14 +132,38 @@ const HINTS: Readonly<Record<DetectorName, Hints>> = {
   },
 };
 
-function vectorscan(hints: readonly Hints[]): Prefilter {
+/**
+ * Whether the native scan finds every literal at every place of a vector register. Releases of libvectorscan differ in
+ * what they miss on which processor, and a miss here would be a value that is not masked.
+ */
+function isSound(scan: Prefilter, literals: readonly Literal[]): boolean {
+  const flags = new Uint32Array(FLAGS_MAX);
+  const parts = literals.map(({ text, token, digits }) => `${text}${"1".repeat(Math.max(token, digits))}\0`);
+  for (let lead = 0; lead < 64; lead++) {
+    const bytes = Buffer.from("\0".repeat(lead) + parts.join(""));
+    const count = scan(bytes, 0, bytes.length, flags);
+    if (count < 0) return false;
+    const found = new Set(flags.subarray(0, count));
+    let start = lead;
+    for (const [i, part] of parts.entries()) {
+      if (!found.has(start + (literals[i] as Literal).text.length - 1)) return false;
+      start += part.length;
+    }
+  }
+  return true;
+}
+
+/** Undefined: this library does not find on this machine what it is asked to find. */
+function vectorscan(hints: readonly Hints[]): Prefilter | undefined {
+  const literals = hints.flatMap((hint) => hint.literals ?? []);
   const database = compilePatterns({
-    literals: hints.flatMap((hint) => hint.literals ?? []),
+    literals,
     run: Math.max(0, ...hints.map((hint) => hint.run ?? 0)),
     shapes: hints.flatMap((hint) => hint.shapes ?? []),
     codes: hints.flatMap((hint) => hint.codes ?? []),
   });
-  return (bytes, start, end, flags) => database.scan(bytes, start, end, flags);
+  const scan: Prefilter = (bytes, start, end, flags) => database.scan(bytes, start, end, flags);
+  return isSound(scan, literals) ? scan : undefined;
 }
 
 /** A literal as a regular expression whose match ends with it. */
@@ -180,7 +205,7 @@ const compiled = new Map<string, Prefilter>();
 /**
  * The prefilter for a set of detectors.
  * @param engine undefined: libvectorscan where it is built, else the portable one
- * @throws SluiceError SLUICE_INTERNAL when `vectorscan` is asked for and not built
+ * @throws SluiceError SLUICE_INTERNAL when `vectorscan` is asked for and not built, or fails its self-test
  */
 export function prefilterFor(detectors: readonly DetectorName[], engine: PrefilterEngine | undefined): Prefilter {
   const chosen = engine ?? (matcherAvailable() ? "vectorscan" : "regexp");
@@ -190,6 +215,12 @@ export function prefilterFor(detectors: readonly DetectorName[], engine: Prefilt
   if (prefilter === undefined) {
     const hints = names.map((name) => HINTS[name]);
     prefilter = chosen === "vectorscan" ? vectorscan(hints) : regexp(hints);
+    if (prefilter === undefined && engine === "vectorscan") {
+      throw new SluiceError("SLUICE_INTERNAL", "the installed libvectorscan misses literals on this processor", {
+        hint: "leave the engine open; the portable one is then used",
+      });
+    }
+    prefilter ??= regexp(hints);
     compiled.set(key, prefilter);
   }
   return prefilter;

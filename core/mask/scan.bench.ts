@@ -3,7 +3,7 @@ import { DETECTORS } from "./detectors.ts";
 import { createMasker } from "./masker.ts";
 import { cleanChunk, seeded } from "./samples.ts";
 
-// Throughput of scan() over 64 KiB of clean DataRows with all detectors: the best of several short rounds.
+// Throughput of scan() over 64 KiB of clean DataRows with all detectors, by CPU time of this process: the best of several short rounds.
 const rule: MaskRule = {
   name: "all",
   columns: [],
@@ -17,9 +17,10 @@ for (const engine of ["vectorscan", "regexp"] as const) {
   const scans = engine === "vectorscan" ? 300 : 10;
   let best = 0;
   for (let round = 0; round < 12; round++) {
-    const from = performance.now();
+    const from = process.cpuUsage();
     for (let i = 0; i < scans; i++) masker.scan(chunk, 0, chunk.length);
-    best = Math.max(best, (scans * chunk.length) / 1000 / (performance.now() - from));
+    const { user, system } = process.cpuUsage(from);
+    best = Math.max(best, (scans * chunk.length) / (user + system));
   }
   const flagged = masker.scan(chunk, 0, chunk.length);
   console.log(JSON.stringify({ engine, megabytesPerSecond: Math.round(best), chunkBytes: chunk.length, flagged }));

@@ -76,46 +76,73 @@ export function privateKeys(text: ByteText, found: Span[]): void {
   }
 }
 
-/** Documented forms of provider secrets. Group 1, where there is one, is the secret itself; else the whole match is. */
-const CLOUD_KEYS: readonly RegExp[] = [
-  /(?<![A-Za-z0-9])(?:AKIA|ASIA|ABIA|ACCA)[A-Z2-7]{16}(?![A-Za-z0-9])/g, // AWS access key id
-  /(?:secret[ _.-]?(?:access)?[ _.-]?key|aws[ _.-]?secret)["']?[ \t\r\n]{0,3}[:=>]{1,2}[ \t\r\n]{0,3}["']?([A-Za-z0-9/+]{40})(?![A-Za-z0-9/+=])/gi, // AWS secret
-  /(?<![A-Za-z0-9])AIza[A-Za-z0-9_-]{35}(?![A-Za-z0-9_-])/g, // Google API key
-  /GOCSPX-[A-Za-z0-9_-]{28}/g, // Google OAuth client secret
-  /ya29\.[A-Za-z0-9_-]{20,}/g, // Google access token
-  /"private_key(?:_id)?"[ \t\r\n]{0,4}:[ \t\r\n]{0,4}"([^"]{20,})"/g, // Google service account
-  /(?:AccountKey|SharedAccessKey)=([A-Za-z0-9+/]{42,86}={0,2})/g, // Azure connection strings
-  /[A-Za-z0-9+/]{76}(?:\+ASt|ACDb|\+ABa)[A-Za-z0-9+/]{5}[AQgw]==/g, // Azure storage, Cosmos DB, Batch
-  /(?<![A-Za-z0-9])[A-Za-z0-9_~.]{3}[0-9]Q~[A-Za-z0-9_~.-]{31,34}/g, // Microsoft Entra client secret
-  /gh[pousr]_[A-Za-z0-9]{36,}/g, // GitHub
-  /github_pat_[A-Za-z0-9_]{22,}/g,
-  /glpat-[A-Za-z0-9_-]{20,}/g, // GitLab
-  /npm_[A-Za-z0-9]{36}/g,
-  /pypi-AgEIcHlwaS[A-Za-z0-9_-]{50,}/g,
-  /xox[abeoprs]-[A-Za-z0-9-]{10,}/g, // Slack
-  /xapp-[0-9]-[A-Za-z0-9-]{10,}/g,
-  /hooks\.slack\.com\/services\/([A-Za-z0-9/]{30,})/g,
-  /[rs]k_(?:live|test)_[A-Za-z0-9]{16,}/g, // Stripe
-  /whsec_[A-Za-z0-9+/]{24,}/g,
-  /sk-(?:proj|ant|svcacct|admin)-[A-Za-z0-9_-]{20,}/g, // model providers
-  /sk-[A-Za-z0-9]{20}T3BlbkFJ[A-Za-z0-9]{20}/g,
-  /SG\.[A-Za-z0-9_-]{22}\.[A-Za-z0-9_-]{43}/g, // SendGrid
-  /dop_v1_[a-f0-9]{64}/g, // DigitalOcean
-  /hv[sb]\.[A-Za-z0-9_-]{24,}/g, // Vault
-  /hf_[A-Za-z0-9]{34}/g,
+/** A form is searched only where one of its literals is; group 1, where there is one, is the secret, else the whole match is. */
+interface SecretForm {
+  readonly literals: readonly string[];
+  readonly form: RegExp;
+  /** Bytes before the match that belong to the secret; a look-behind has seen them. */
+  readonly before?: number;
+}
+
+/** Documented forms of provider secrets. */
+const CLOUD_KEYS: readonly SecretForm[] = [
+  // AWS access key id
+  { literals: ["AKIA", "ASIA", "ABIA", "ACCA"], form: /(?<![A-Za-z0-9])(?:AKIA|ASIA|ABIA|ACCA)[A-Z2-7]{16}(?![A-Za-z0-9])/g },
+  // Google: API key, OAuth client secret, access token, service account
+  { literals: ["AIza"], form: /(?<![A-Za-z0-9])AIza[A-Za-z0-9_-]{35}(?![A-Za-z0-9_-])/g },
+  { literals: ["GOCSPX-"], form: /GOCSPX-[A-Za-z0-9_-]{28}/g },
+  { literals: ["ya29."], form: /ya29\.[A-Za-z0-9_-]{20,}/g },
+  { literals: ['"private_key'], form: /"private_key(?:_id)?"[ \t\r\n]{0,4}:[ \t\r\n]{0,4}"([^"]{20,})"/g },
+  // Azure: connection strings; storage, Cosmos DB and Batch keys by their signature; Entra client secrets
+  { literals: ["AccountKey=", "SharedAccessKey="], form: /(?:AccountKey|SharedAccessKey)=([A-Za-z0-9+/]{42,86}={0,2})/g },
+  {
+    literals: ["+ASt", "ACDb", "+ABa"],
+    form: /(?<=[A-Za-z0-9+/]{76})(?:\+ASt|ACDb|\+ABa)[A-Za-z0-9+/]{5}[AQgw]==/g,
+    before: 76,
+  },
+  { literals: ["Q~"], form: /(?<![A-Za-z0-9])[A-Za-z0-9_~.]{3}[0-9]Q~[A-Za-z0-9_~.-]{31,34}/g },
+  // GitHub, GitLab, package registries
+  { literals: ["ghp_", "gho_", "ghu_", "ghs_", "ghr_"], form: /gh[pousr]_[A-Za-z0-9]{36,}/g },
+  { literals: ["github_pat_"], form: /github_pat_[A-Za-z0-9_]{22,}/g },
+  { literals: ["glpat-"], form: /glpat-[A-Za-z0-9_-]{20,}/g },
+  { literals: ["npm_"], form: /npm_[A-Za-z0-9]{36}/g },
+  { literals: ["pypi-AgEIcHlwaS"], form: /pypi-AgEIcHlwaS[A-Za-z0-9_-]{50,}/g },
+  // Slack
+  { literals: ["xox"], form: /xox[abeoprs]-[A-Za-z0-9-]{10,}/g },
+  { literals: ["xapp-"], form: /xapp-[0-9]-[A-Za-z0-9-]{10,}/g },
+  { literals: ["hooks.slack.com/services/"], form: /hooks\.slack\.com\/services\/([A-Za-z0-9/]{30,})/g },
+  // Stripe
+  { literals: ["k_live_", "k_test_"], form: /[rs]k_(?:live|test)_[A-Za-z0-9]{16,}/g },
+  { literals: ["whsec_"], form: /whsec_[A-Za-z0-9+/]{24,}/g },
+  // Model providers
+  { literals: ["sk-"], form: /sk-(?:proj|ant|svcacct|admin)-[A-Za-z0-9_-]{20,}/g },
+  { literals: ["T3BlbkFJ"], form: /sk-[A-Za-z0-9]{20}T3BlbkFJ[A-Za-z0-9]{20}/g },
+  { literals: ["hf_"], form: /hf_[A-Za-z0-9]{34}/g },
+  // SendGrid, DigitalOcean, Vault
+  { literals: ["SG."], form: /SG\.[A-Za-z0-9_-]{22}\.[A-Za-z0-9_-]{43}/g },
+  { literals: ["dop_v1_"], form: /dop_v1_[a-f0-9]{64}/g },
+  { literals: ["hvs.", "hvb."], form: /hv[sb]\.[A-Za-z0-9_-]{24,}/g },
 ];
+/** A label in any case and spelling, then an AWS secret. */
+const LABELLED_SECRET =
+  /(?:secret[ _.-]?(?:access)?[ _.-]?key|aws[ _.-]?secret)["']?[ \t\r\n]{0,3}[:=>]{1,2}[ \t\r\n]{0,3}["']?([A-Za-z0-9/+]{40})(?![A-Za-z0-9/+=])/gi;
 const AWS_KEY_ID = /(?<![A-Za-z0-9])(?:AKIA|ASIA)[A-Z2-7]{16}(?![A-Za-z0-9])/;
 /** Beside a key id a bare 40-character value is its secret. */
 const AWS_SECRET = /(?<![A-Za-z0-9/+])(?=[^a-z]{0,39}[a-z])(?=[^A-Z]{0,39}[A-Z])(?=[^0-9]{0,39}[0-9])[A-Za-z0-9/+]{40}(?![A-Za-z0-9/+=])/g;
 
-export function cloudKeys(text: ByteText, found: Span[]): void {
-  for (const form of CLOUD_KEYS) {
-    for (const match of text.matchAll(form)) {
-      const whole = match[0];
-      const offset = match[1] === undefined ? 0 : whole.lastIndexOf(match[1]);
-      found.push({ start: match.index + offset, end: match.index + offset + (match[1] ?? whole).length });
-    }
+function addAll(text: ByteText, form: RegExp, before: number, found: Span[]): void {
+  for (const match of text.matchAll(form)) {
+    const secret = match[1] ?? match[0];
+    const start = match.index + match[0].lastIndexOf(secret);
+    found.push({ start: start - before, end: start + secret.length });
   }
-  if (!AWS_KEY_ID.test(text)) return;
-  for (const match of text.matchAll(AWS_SECRET)) found.push({ start: match.index, end: match.index + match[0].length });
+}
+
+/** Keys and tokens of cloud and service providers by their documented forms; an AWS secret by its label or beside its key id. */
+export function cloudKeys(text: ByteText, found: Span[]): void {
+  for (const { literals, form, before } of CLOUD_KEYS) {
+    if (literals.some((literal) => text.includes(literal))) addAll(text, form, before ?? 0, found);
+  }
+  addAll(text, LABELLED_SECRET, 0, found);
+  if (AWS_KEY_ID.test(text)) addAll(text, AWS_SECRET, 0, found);
 }

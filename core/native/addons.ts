@@ -16,7 +16,6 @@ export interface AcceptorAddon {
 export interface MatcherAddon {
   compile(set: PatternSet): object;
   scan(database: object, bytes: Uint8Array, start: number, end: number, flags: Uint32Array): number;
-  version(): string;
 }
 
 const require = createRequire(import.meta.url);

@@ -45,6 +45,7 @@ struct DigitRules {
   int run = 0;  // a run of this many digits with tight separators; 0: none
   std::vector<DigitShape> shapes;
   int least = 0;  // fewest digits of anything above; 0: nothing to look for
+  int bytes = 0;  // fewest bytes of anything above, separators included
 };
 
 inline bool startsWithZeros(const uint8_t* end, int length, const DigitShape& shape) {
@@ -107,12 +108,12 @@ bool readRun(const uint8_t* bytes, size_t start, size_t end, const DigitRules& r
 
 inline bool inRun(uint8_t byte) { return (kClasses.of[byte] & (kDigit | kTight | kLoose)) != 0; }
 
-// Finds runs by sampling every `least` bytes: a run that long covers a sample, and the byte half as far before it or
+// Finds runs by sampling every `bytes` bytes: a run that long covers a sample, and the byte half as far before it or
 // the one half as far after it.
 template <class Emit>
 bool scanDigits(const uint8_t* bytes, size_t length, const DigitRules& rules, Emit emit) {
   if (rules.least == 0) return true;
-  const size_t step = static_cast<size_t>(rules.least);
+  const size_t step = static_cast<size_t>(rules.bytes);
   const size_t before = step / 2, after = step - before;
   size_t floor = 0;
   for (size_t sample = step - 1; sample < length;) {

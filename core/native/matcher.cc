@@ -135,11 +135,13 @@ bool readDigits(napi_env env, napi_value set, DigitRules* rules) {
   uint32_t count;
   int64_t run;
   if (!readIntProperty(env, set, "run", 0, 64, &run) || !readProperty(env, set, "shapes", &shapes) || !readList(env, shapes, 64, &count)) return false;
-  rules->run = rules->least = static_cast<int>(run);
+  rules->run = rules->least = rules->bytes = static_cast<int>(run);
   for (uint32_t i = 0; i < count; i++) {
     DigitShape shape;
     if (napi_get_element(env, shapes, i, &entry) != napi_ok || !readShape(env, entry, &shape)) return false;
     if (rules->least == 0 || shape.digits < rules->least) rules->least = shape.digits;
+    int bytes = shape.digits + shape.count - 1;
+    if (rules->bytes == 0 || bytes < rules->bytes) rules->bytes = bytes;
     rules->shapes.push_back(shape);
   }
   return true;
@@ -282,12 +284,6 @@ napi_value Scan(napi_env env, napi_callback_info info) {
   return number(env, static_cast<int64_t>(hits.count));
 }
 
-napi_value Version(napi_env env, napi_callback_info) {
-  napi_value text = nullptr;
-  napi_create_string_utf8(env, hs_version(), NAPI_AUTO_LENGTH, &text);
-  return text;
-}
-
 void onFinalize(napi_env, void* data, void*) {
   Matcher* matcher = static_cast<Matcher*>(data);
   hs_free_scratch(matcher->scratch);
@@ -298,7 +294,7 @@ napi_value Init(napi_env env, napi_value exports) {
   if (hs_valid_platform() != HS_SUCCESS) return fail(env, "ERR_PLATFORM", "this processor lacks the instructions that libvectorscan needs");
   Matcher* matcher = new Matcher{nullptr};
   bool done = napi_set_instance_data(env, matcher, onFinalize, nullptr) == napi_ok && addFunction(env, exports, "compile", Compile) &&
-              addFunction(env, exports, "scan", Scan) && addFunction(env, exports, "version", Version);
+              addFunction(env, exports, "scan", Scan);
   return done ? exports : fail(env, "ERR_INIT", "the matcher addon could not be initialised");
 }
 

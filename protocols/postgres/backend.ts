@@ -164,7 +164,10 @@ export class BackendReader implements MessageVisitor {
       if (head.masks) this.#plan(head, readColumns(bytes, start, end), undefined);
       return FORWARD;
     }
-    if (head.statement !== undefined && this.#relay.policy.masks.length > 0) head.statement.columns = readColumns(bytes, start, end);
+    if (head.statement !== undefined && this.#relay.policy.masks.length > 0) {
+      head.statement.columns = readColumns(bytes, start, end);
+      head.statement.describedIn = this.#relay.context();
+    }
     const own = head.own;
     this.#relay.queue.shift();
     return own ? REPLACE : FORWARD;
@@ -314,11 +317,12 @@ export class BackendReader implements MessageVisitor {
     return answer;
   }
 
-  /** The server ignores everything up to Sync: nothing of it happened. */
+  /** The server ignores everything up to Sync, a Query too: nothing of it happened. */
   #skipToSync(failed: Pending): void {
     const { queue } = this.#relay;
     let count = 0;
-    while (count < queue.size && queue.at(count).kind !== "sync" && queue.at(count).kind !== "query") count += 1;
+    while (count < queue.size && queue.at(count).kind !== "sync") count += 1;
+    if (count === queue.size) this.#relay.skipping = true;
     for (let index = count - 1; index >= 0; index -= 1) {
       const entry = queue.at(index);
       entry.undo?.();

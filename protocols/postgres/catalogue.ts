@@ -55,6 +55,8 @@ export interface Catalogue {
   maskedRelations(columnPatterns: readonly string[]): MaskedRelations;
   /** A function of pg_catalog or information_schema that no other schema's function of the same name can take the place of. */
   isBuiltinFunction(name: string): boolean;
+  /** Some schema besides the system's has a function of this name. */
+  hasOtherFunction(name: string): boolean;
 }
 
 const SYSTEM_COLUMNS: Readonly<Record<number, string>> = {
@@ -200,6 +202,10 @@ class TargetCatalogue implements Catalogue {
     if (this.#maskSets.size >= KEPT_MASK_SETS) this.#maskSets.clear();
     this.#maskSets.set(key, made);
     return made;
+  }
+
+  hasOtherFunction(name: string): boolean {
+    return this.#data.otherFunctions.has(name);
   }
 
   isBuiltinFunction(name: string): boolean {

@@ -69,18 +69,18 @@ export class DecisionContext {
     if (cached !== undefined) {
       this.#stats.hits += 1;
       if (cached.verdict.stable) return cached;
-      return this.#complete(classified, cached.operation, moment());
+      return this.#complete(classified, cached.operation, moment(), cached);
     }
     this.#stats.misses += 1;
     const operation = this.#resolve(classified, fresh);
     if (operation === undefined) return UNKNOWN_RELATION;
-    const decision = this.#complete(classified, operation, moment());
+    const decision = this.#complete(classified, operation, moment(), undefined);
     if (this.#decisions.size >= CACHED_DECISIONS) this.#decisions.clear();
     this.#decisions.set(classified, decision);
     return decision;
   }
 
-  #complete(classified: Classified, operation: Operation, moment: Moment): Decision {
+  #complete(classified: Classified, operation: Operation, moment: Moment, before: Decision | undefined): Decision {
     let verdict: Verdict;
     if (classified.refusal !== undefined) {
       verdict = refuse({
@@ -103,6 +103,11 @@ export class DecisionContext {
         hint: `Mask rule "${masked.rule}" applies to you on this target.`,
       });
     }
+    // The record's definition is written once: the same answer as last time is the same record.
+    const same = before !== undefined && before.verdict.kind === verdict.kind && before.verdict.rule === verdict.rule;
+    if (same && (verdict.kind !== "allowed" || before.record.observed === verdict.observed?.effect)) {
+      return { verdict, operation, masksColumns: masked?.columns ?? false, masksContent: masked?.content ?? false, record: before.record };
+    }
     return {
       verdict,
       operation,
@@ -123,7 +128,8 @@ export class DecisionContext {
   /** Names to `schema.relation`; every candidate where more than one may be meant. undefined: not in the catalogue. */
   #resolve(classified: Classified, fresh: boolean): Operation | undefined {
     const tables = new Set<string>();
-    const accesses = [];
+    // An empty statement does nothing; drivers send one to see whether the session lives. It is judged like SHOW.
+    const accesses: { action: string; resources: string[] }[] = classified.empty ? [{ action: "sql:show", resources: [] }] : [];
     for (const access of classified.accesses) {
       const resources = new Set<string>(access.others);
       for (const relation of access.relations) {
@@ -200,6 +206,9 @@ export class DecisionContext {
     if (classified.copy === "out") return refused("COPY TO cannot be masked in this version, and it would return masked columns");
     const use = classified.columnUse;
     if (use.wholeRows) return refused("a whole row of a table with masked columns is used as a value, which cannot be traced");
+    // `c.f` is f(c) where c has no column f (Function Call Syntax in expressions: attribute notation).
+    const attribute = use.plain.find((name) => this.catalogue.hasOtherFunction(name));
+    if (attribute !== undefined) return refused(`${attribute} may be a function of a whole row here, which cannot be traced`);
     if (use.untraceable) return refused("the columns of this statement cannot be traced to their tables, and one of them may be masked");
     const names = new Set(touched.flatMap((table) => [...(this.#masked.columnNames.get(table) ?? [])]));
     const expression = use.expressions.find((name) => names.has(name));
@@ -309,5 +318,26 @@ export function identityKey(grant: Grant): string {
 
 /** `EXECUTE name` and `FETCH … FROM name` carry out what was prepared or declared: judged as both together. */
 export function withInner(outer: Classified, inner: Classified): Classified {
-  return { ...inner, accesses: [...outer.accesses, ...inner.accesses], effects: outer.effects, statements: outer.statements, secrets: [] };
+  const both = (of: (each: Classified) => readonly string[]) => [...of(outer), ...of(inner)];
+  return {
+    accesses: [...outer.accesses, ...inner.accesses],
+    statements: outer.statements,
+    unfiltered: outer.unfiltered || inner.unfiltered,
+    columns: both((each) => each.columns),
+    functions: both((each) => each.functions),
+    effects: outer.effects,
+    columnUse: {
+      plain: both((each) => each.columnUse.plain),
+      star: outer.columnUse.star || inner.columnUse.star,
+      expressions: both((each) => each.columnUse.expressions),
+      predicates: both((each) => each.columnUse.predicates),
+      wholeRows: outer.columnUse.wholeRows || inner.columnUse.wholeRows,
+      untraceable: outer.columnUse.untraceable || inner.columnUse.untraceable,
+    },
+    copy: outer.copy === "none" ? inner.copy : outer.copy,
+    explains: outer.explains || inner.explains,
+    secrets: [],
+    refusal: outer.refusal ?? inner.refusal,
+    empty: false,
+  };
 }

@@ -1,6 +1,16 @@
 import type { Relay } from "./relay.ts";
 import type { Classified, SessionEffect } from "./sql/types.ts";
-import type { Undo } from "./statements.ts";
+import type { PreparedStatement, Undo } from "./statements.ts";
+
+const NO_BYTES = new Uint8Array(0);
+
+const madeInSql = (classified: Classified, text: string): PreparedStatement => ({
+  classified,
+  text,
+  record: { text, storeSlot: -1 },
+  columns: undefined,
+  describedIn: undefined,
+});
 
 /** True for effects that may change how names are looked up. */
 const movesSearchPath = (effect: SessionEffect): boolean =>
@@ -16,15 +26,7 @@ export function sentEffects(relay: Relay, classified: Classified): Undo | undefi
     if (movesSearchPath(effect)) relay.searchPath.sent();
     switch (effect.kind) {
       case "prepare":
-        undos.push(
-          relay.names.setStatement(effect.name, {
-            classified: effect.inner,
-            text: "",
-            record: { text: `EXECUTE of SQL-prepared statement ${effect.name}`, storeSlot: -1 },
-            columns: undefined,
-            decision: undefined,
-          }),
-        );
+        undos.push(relay.names.setStatement(effect.name, madeInSql(effect.inner, `EXECUTE ${effect.name}`)));
         break;
       case "deallocate":
         if (effect.name !== undefined) undos.push(relay.names.deleteStatement(effect.name));
@@ -34,8 +36,17 @@ export function sentEffects(relay: Relay, classified: Classified): Undo | undefi
         if (effect.what === "all") for (const name of [...relay.names.statements.keys()]) undos.push(relay.names.deleteStatement(name));
         break;
       case "declare":
-        // Never taken out before the transaction ends: a name declared twice is judged by the later statement only if the server took it.
-        relay.names.cursors.set(effect.name, effect.inner);
+        undos.push(
+          relay.names.setPortal(effect.name, {
+            statement: madeInSql(effect.inner, `FETCH FROM ${effect.name}`),
+            parameters: NO_BYTES,
+            formats: "text",
+          }),
+        );
+        break;
+      case "close_cursor":
+        for (const name of effect.name === undefined ? [...relay.names.portals.keys()] : [effect.name])
+          undos.push(relay.names.deletePortal(name));
         break;
       case "create_temp":
         relay.temporary.add(effect.name);
@@ -108,7 +119,6 @@ export class EffectsSinceReady {
     if (inBlock && after === 0x49) {
       path.ended(this.#lastTag === "COMMIT" ? "commit" : "rollback");
       relay.names.portals.clear();
-      relay.names.cursors.clear();
     }
     if (!inBlock && after === 0x49 && relay.names.portals.size > 0 && relay.queue.size === 0) relay.names.portals.clear();
     this.#pathChanges = 0;

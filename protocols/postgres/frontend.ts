@@ -89,6 +89,13 @@ export class FrontendReader implements MessageVisitor {
 
   message(type: number, bytes: Uint8Array, start: number, end: number): number {
     const relay = this.#relay;
+    if (relay.skipping && type !== TYPE.terminate) {
+      // The server ignores everything up to Sync, so nothing of it is decided, recorded as an operation, or sent.
+      this.#classified = undefined;
+      this.#fresh = false;
+      if (type !== TYPE.sync) return REPLACE;
+      relay.skipping = false;
+    }
     switch (type) {
       case TYPE.copyData:
       case TYPE.flush:
@@ -102,8 +109,9 @@ export class FrontendReader implements MessageVisitor {
         return REPLACE;
       default:
     }
-    if (relay.copyIn)
-      throw new SluiceError("SLUICE_PROTOCOL_VIOLATION", `message type '${String.fromCharCode(type)}' while COPY data are expected`);
+    // In copy-in mode the server ignores Sync, which clients send before they know of the mode.
+    if (relay.copyIn && type === TYPE.sync) return FORWARD;
+    if (relay.copyIn) throw new SluiceError("SLUICE_PROTOCOL_VIOLATION", `message type '${String.fromCharCode(type)}' while COPY data are expected`);
     switch (type) {
       case TYPE.query:
         return this.#query(bytes, start, end);
@@ -166,7 +174,7 @@ export class FrontendReader implements MessageVisitor {
     const effective = this.#withNamed(classified);
     const decision = this.#decide(effective, bytes, nameEnd + 1, textEnd, undefined, undefined);
     if (decision === "hold") return HOLD;
-    const name = text(bytes, start + 5, nameEnd);
+    const name = objectName(bytes, start + 5, nameEnd);
     const shown = classified.secrets.length > 0 ? redact(bytes.subarray(nameEnd + 1, textEnd), classified.secrets) : undefined;
     const statementText = shown === undefined ? text(bytes, nameEnd + 1, textEnd) : text(shown, 0, shown.length);
     const record: StatementRecord = { text: statementText, storeSlot: -1 };
@@ -176,7 +184,7 @@ export class FrontendReader implements MessageVisitor {
       const request = relay.recorder.intent(decision.record, record, NO_BYTES, 0, 0);
       return this.#refuse("parse", decision, decision.verdict, request);
     }
-    const statement: PreparedStatement = { classified: effective, text: statementText, record, columns: undefined, decision: undefined };
+    const statement: PreparedStatement = { classified, text: statementText, record, columns: undefined, describedIn: undefined };
     const entry = relay.queue.push("parse");
     entry.statement = statement;
     entry.undo = relay.names.setStatement(name, statement);
@@ -213,11 +221,13 @@ export class FrontendReader implements MessageVisitor {
     const nameEnd = bytes.indexOf(0, start + 5);
     if (nameEnd < 0 || nameEnd + 5 !== end) throw new SluiceError("SLUICE_PROTOCOL_VIOLATION", "malformed Execute message");
     const relay = this.#relay;
-    const portalName = text(bytes, start + 5, nameEnd);
+    const portalName = objectName(bytes, start + 5, nameEnd);
     const portal = relay.names.portals.get(portalName);
     if (portal === undefined) return this.#unknownName(relay.queue.push("execute"), "portal", portalName);
     const statement = portal.statement;
-    const decision = this.#decide(statement.classified, undefined, 0, 0, statement, portal);
+    // What an EXECUTE or FETCH stands for may have changed since it was parsed.
+    const classified = this.#withNamed(statement.classified);
+    const decision = this.#decide(classified, undefined, 0, 0, statement, portal);
     if (decision === "hold") return HOLD;
     const request = relay.recorder.intent(decision.record, statement.record, portal.parameters, 0, portal.parameters.length);
     if (decision.verdict.kind !== "allowed") return this.#refuse("execute", decision, decision.verdict, request);
@@ -225,10 +235,21 @@ export class FrontendReader implements MessageVisitor {
       const why = this.#unmaskable(decision, statement, portal);
       if (why !== undefined) return this.#refuse("execute", decision, maskRefusal(decision, relay.policy.policyVersion, why), request);
     }
-    const entry = this.#allow("execute", decision, request, statement.classified);
+    const joined = classified !== statement.classified && (decision.masksColumns || decision.masksContent);
+    // In another context the statement's names may mean other tables than when it was described.
+    const described = joined || (decision.masksColumns && statement.describedIn !== relay.context());
+    if (described) {
+      // The columns are those of what it stands for at this moment: ask for them.
+      const own = relay.queue.push("describe");
+      own.own = true;
+      own.statement = statement;
+    }
+    const entry = this.#allow("execute", decision, request, classified);
     entry.statement = statement;
     entry.portal = portal;
-    return FORWARD;
+    if (!described) return FORWARD;
+    this.replacement = Buffer.concat([describe("P", portalName), bytes.subarray(start, end)]);
+    return REPLACE;
   }
 
   /** Why the result cannot be masked although the statement may run; undefined: it can. */
@@ -245,7 +266,7 @@ export class FrontendReader implements MessageVisitor {
   #describe(bytes: Uint8Array, start: number, end: number): number {
     if (end - start < 7 || bytes[end - 1] !== 0) throw new SluiceError("SLUICE_PROTOCOL_VIOLATION", "malformed Describe message");
     const relay = this.#relay;
-    const name = text(bytes, start + 6, end - 1);
+    const name = objectName(bytes, start + 6, end - 1);
     const entry = relay.queue.push("describe");
     if (bytes[start + 5] === 0x53) {
       entry.statement = relay.names.statements.get(name);
@@ -259,7 +280,7 @@ export class FrontendReader implements MessageVisitor {
 
   #close(bytes: Uint8Array, start: number, end: number): number {
     if (end - start < 7 || bytes[end - 1] !== 0) throw new SluiceError("SLUICE_PROTOCOL_VIOLATION", "malformed Close message");
-    const name = text(bytes, start + 6, end - 1);
+    const name = objectName(bytes, start + 6, end - 1);
     const names = this.#relay.names;
     const entry = this.#relay.queue.push("close");
     entry.undo = bytes[start + 5] === 0x53 ? names.deleteStatement(name) : names.deletePortal(name);
@@ -292,28 +313,33 @@ export class FrontendReader implements MessageVisitor {
     return undefined;
   }
 
-  /** A statement that carries out another (EXECUTE, FETCH) is judged together with that one. */
-  #withNamed(classified: Classified): Classified {
-    if (classified.effects.length !== 1) return classified;
-    const effect = classified.effects[0];
+  /** Statements that carry out others (EXECUTE, FETCH) are judged together with those. */
+  #withNamed(classified: Classified, depth = 0): Classified {
     const names = this.#relay.names;
-    if (effect.kind === "execute") {
-      const inner = names.statements.get(effect.name)?.classified;
-      return inner === undefined
-        ? { ...classified, refusal: `prepared statement "${effect.name}" was not made in this session` }
-        : this.#joined(classified, inner);
-    }
-    if (effect.kind === "fetch") {
-      const inner = names.cursors.get(effect.name) ?? names.portals.get(effect.name)?.statement.classified;
-      if (inner !== undefined) return this.#joined(classified, inner);
-      if (this.#relay.policy.masks.length > 0 && effect.returnsRows) {
-        return {
-          ...classified,
-          refusal: `cursor "${effect.name}" was not declared in this session, and a mask applies to what it would return`,
-        };
+    let effective = classified;
+    for (const effect of classified.effects) {
+      if (effect.kind === "execute") {
+        const inner = names.statements.get(effect.name)?.classified;
+        if (inner === undefined) return { ...classified, refusal: `prepared statement "${effect.name}" was not made in this session` };
+        // The protocol can prepare an EXECUTE or FETCH as well.
+        if (depth > 2) return { ...classified, refusal: "EXECUTE of a statement that is itself an EXECUTE, too deep" };
+        effective = this.#joined(effective, this.#withNamed(inner, depth + 1));
+      } else if (effect.kind === "fetch") {
+        const inner = names.portals.get(effect.name)?.statement.classified;
+        if (inner !== undefined) effective = this.#joined(effective, inner);
+        // A cursor may be declared earlier in the same message.
+        for (const other of classified.effects) {
+          if (other.kind === "declare" && other.name === effect.name) effective = this.#joined(effective, other.inner);
+        }
+        if (effective === classified && effect.returnsRows && this.#relay.policy.masks.length > 0) {
+          return {
+            ...classified,
+            refusal: `cursor "${effect.name}" was not declared in this session, and a mask applies to what it would return`,
+          };
+        }
       }
     }
-    return classified;
+    return effective;
   }
 
   readonly #joins = new WeakMap<Classified, WeakMap<Classified, Classified>>();
@@ -454,6 +480,17 @@ const FUNCTION_CALL: Classified = {
   refusal: "the FunctionCall message is not let through; call the function in a statement",
   empty: false,
 };
+
+/** The name of a statement or portal as the server keeps it: its first 63 bytes (NAMEDATALEN). */
+function objectName(bytes: Uint8Array, start: number, end: number): string {
+  const name = text(bytes, start, Math.min(end, start + NAME_BYTES));
+  if (end - start > NAME_BYTES && name.endsWith("\ufffd")) {
+    throw new SluiceError("SLUICE_LIMIT_EXCEEDED", `a name of more than ${NAME_BYTES} bytes that cannot be cut between two characters`);
+  }
+  return name;
+}
+
+const NAME_BYTES = 63;
 
 function text(bytes: Uint8Array, start: number, end: number): string {
   return Buffer.from(bytes.buffer, bytes.byteOffset + start, end - start).toString("utf8");

@@ -77,6 +77,8 @@ export class Relay {
   transactionStatus = 0x49;
   /** The server asked for COPY data and the client has not ended them. */
   copyIn = false;
+  /** The server ignores what comes until Sync, and no Sync is on its way to it. */
+  skipping = false;
   /** Schema changes that were sent and are not confirmed: nothing is decided until they are. */
   schemaChanges = 0;
   /** The operation whose answers come at present; for the record. */

@@ -1,7 +1,6 @@
 import { SluiceError } from "../../core/errors.ts";
 import { LIMITS } from "../../core/limits.ts";
 import type { StatementRecord } from "../../store/types.ts";
-import type { Decision } from "./decide.ts";
 import type { Columns } from "./rows.ts";
 import type { Classified } from "./sql/types.ts";
 
@@ -12,8 +11,8 @@ export interface PreparedStatement {
   readonly record: StatementRecord;
   /** From RowDescription, once seen. */
   columns: Columns | undefined;
-  /** The last decision and the context it was made in. */
-  decision: Decision | undefined;
+  /** The decision context in force when `columns` came. */
+  describedIn: object | undefined;
 }
 
 /** A portal: a statement bound to parameters and result formats. */
@@ -34,9 +33,8 @@ export type Undo = () => void;
  */
 export class NamedObjects {
   readonly statements = new Map<string, PreparedStatement>();
+  /** Portals of Bind and cursors of DECLARE: one name space, as in the server. */
   readonly portals = new Map<string, Portal>();
-  /** SQL cursors: the statement that each was declared for. */
-  readonly cursors = new Map<string, Classified>();
 
   setStatement(name: string, statement: PreparedStatement): Undo {
     if (name !== "" && this.statements.size >= LIMITS.preparedStatements && !this.statements.has(name)) {

@@ -3,22 +3,22 @@ import { readFileSync } from "node:fs";
 import { join } from "node:path";
 import { it } from "node:test";
 import { Command } from "commander";
-import { ERROR_CODES } from "../core/errors.ts";
-import { FAMILIES } from "../core/policy/actions.ts";
-import { addAuditCommands } from "./cli/audit.ts";
-import { addConnectCommand } from "./cli/connect.ts";
-import { addDoctorCommand } from "./cli/doctor.ts";
-import { addLockCommands } from "./cli/locks.ts";
-import { addPolicyCommands } from "./cli/policy.ts";
-import { addServeCommand } from "./cli/serve.ts";
-import { addSessionCommands } from "./cli/sessions.ts";
-import { createMetrics } from "./metrics.ts";
+import { ERROR_CODES } from "../../core/errors.ts";
+import { FAMILIES } from "../../core/policy/actions.ts";
+import { createMetrics } from "../metrics.ts";
+import { addAuditCommands } from "./audit.ts";
+import { addConnectCommand } from "./connect.ts";
+import { addDoctorCommand } from "./doctor.ts";
+import { addLockCommands } from "./locks.ts";
+import { addPolicyCommands } from "./policy.ts";
+import { addServeCommand } from "./serve.ts";
+import { addSessionCommands } from "./sessions.ts";
 
-const reference = readFileSync(join(import.meta.dirname, "..", "docs", "REFERENCE.md"), "utf8");
+const reference = readFileSync(join(import.meta.dirname, "..", "..", "docs", "REFERENCE.md"), "utf8");
 
 it("names every error code with its exit status, and no other", () => {
   const documented = Object.fromEntries(
-    [...reference.matchAll(/^\| `(SLUICE_\w+)` \| (\d) \|/gm)].map((match) => [match[1], Number(match[2])]),
+    [...reference.matchAll(/^\| `(SLUICE_\w+)` *\| *(\d) *\|/gm)].map((match) => [match[1], Number(match[2])]),
   );
   assert.deepEqual(documented, { ...ERROR_CODES });
 });
@@ -33,7 +33,7 @@ it("names every metric, and no other", async () => {
 it("names every action under its class", () => {
   for (const [family, verbs] of Object.entries(FAMILIES)) {
     for (const [verb, actionClass] of Object.entries(verbs)) {
-      assert.match(reference, new RegExp(`^\\| ${actionClass} \\|.*\`${family}:${verb}\``, "m"), `${family}:${verb}`);
+      assert.match(reference, new RegExp(`^\\| ${actionClass} *\\|.*\`${family}:${verb}\``, "m"), `${family}:${verb}`);
     }
   }
 });
