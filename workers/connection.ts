@@ -105,6 +105,15 @@ async function openSession(
       record: target.record,
       startedMillis: Date.now(),
     });
+    if (current.observed !== undefined) {
+      const { effect, rule } = current.observed;
+      room.recorder.event({
+        type: "control",
+        session: id,
+        target: target.name,
+        detail: { action: "connect", observed: effect, rule: rule ?? null },
+      });
+    }
     const connected = upstream;
     relay = new Relay({
       room,

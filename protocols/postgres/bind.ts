@@ -42,8 +42,8 @@ export function readBind(bytes: Uint8Array, start: number, end: number): BindMes
     resultFormats = anyBinary ? formats : "text";
   }
   return {
-    portal: latin(bytes, start + 5, portalEnd),
-    statement: latin(bytes, portalEnd + 1, statementEnd),
+    portal: objectName(bytes, start + 5, portalEnd),
+    statement: objectName(bytes, portalEnd + 1, statementEnd),
     parametersStart,
     parametersEnd,
     resultFormats,
@@ -92,6 +92,18 @@ export function readParameters(section: Uint8Array): (string | undefined)[] {
 const int16 = (bytes: Uint8Array, at: number): number => (bytes[at] << 8) | bytes[at + 1];
 const int32 = (bytes: Uint8Array, at: number): number => (bytes[at] << 24) | (bytes[at + 1] << 16) | (bytes[at + 2] << 8) | bytes[at + 3];
 
-function latin(bytes: Uint8Array, start: number, end: number): string {
-  return start === end ? "" : Buffer.from(bytes.buffer, bytes.byteOffset + start, end - start).toString("utf8");
+const NAME_BYTES = 63;
+
+/**
+ * The name of a statement or portal as the server keeps it: its first 63 bytes (NAMEDATALEN).
+ * @throws SluiceError SLUICE_LIMIT_EXCEEDED where the cut would split a character
+ */
+export function objectName(bytes: Uint8Array, start: number, end: number): string {
+  if (start === end) return "";
+  const kept = Math.min(end - start, NAME_BYTES);
+  const name = Buffer.from(bytes.buffer, bytes.byteOffset + start, kept).toString("utf8");
+  if (end - start > NAME_BYTES && name.endsWith("\ufffd")) {
+    throw new SluiceError("SLUICE_LIMIT_EXCEEDED", `a name of more than ${NAME_BYTES} bytes that cannot be cut between two characters`);
+  }
+  return name;
 }

@@ -145,6 +145,8 @@ export class DecisionContext {
       }
       accesses.push({ action: access.action, resources: [...resources] });
     }
+    // An empty query string asks for nothing; it is let through like SHOW.
+    if (classified.empty) accesses.push({ action: "sql:show", resources: [] });
     return {
       protocol: "postgres",
       accesses,

@@ -3,7 +3,7 @@ import { LIMITS } from "../../core/limits.ts";
 import type { Moment } from "../../core/policy/types.ts";
 import { type Refused, refuse } from "../../core/verdict.ts";
 import type { StatementRecord } from "../../store/types.ts";
-import { readBind, readParameters } from "./bind.ts";
+import { objectName, readBind, readParameters } from "./bind.ts";
 import { type Decision, UNKNOWN_RELATION, withInner } from "./decide.ts";
 import { refusalResponse } from "./deny.ts";
 import { sentEffects } from "./effects.ts";
@@ -480,17 +480,6 @@ const FUNCTION_CALL: Classified = {
   refusal: "the FunctionCall message is not let through; call the function in a statement",
   empty: false,
 };
-
-/** The name of a statement or portal as the server keeps it: its first 63 bytes (NAMEDATALEN). */
-function objectName(bytes: Uint8Array, start: number, end: number): string {
-  const name = text(bytes, start, Math.min(end, start + NAME_BYTES));
-  if (end - start > NAME_BYTES && name.endsWith("\ufffd")) {
-    throw new SluiceError("SLUICE_LIMIT_EXCEEDED", `a name of more than ${NAME_BYTES} bytes that cannot be cut between two characters`);
-  }
-  return name;
-}
-
-const NAME_BYTES = 63;
 
 function text(bytes: Uint8Array, start: number, end: number): string {
   return Buffer.from(bytes.buffer, bytes.byteOffset + start, end - start).toString("utf8");

@@ -1,0 +1,33 @@
+import assert from "node:assert/strict";
+import { test } from "node:test";
+import { readBind, readParameters } from "./bind.ts";
+import { bind } from "./messages.ts";
+
+test("names, parameters and result formats of a Bind", () => {
+  const message = bind("portal", "statement", ["one", undefined, ""]);
+  const read = readBind(message, 0, message.length);
+  assert.equal(read.portal, "portal");
+  assert.equal(read.statement, "statement");
+  assert.deepEqual(readParameters(message.subarray(read.parametersStart, read.parametersEnd)), ["one", undefined, ""]);
+  assert.equal(read.resultFormats, "text");
+});
+
+test("every truncation and every wrong count is refused", () => {
+  const message = bind("p", "s", ["one", "two"]);
+  for (let end = 5; end < message.length; end += 1) assert.throws(() => readBind(message, 0, end), /malformed Bind/, `cut at ${end}`);
+  for (let at = 9; at < message.length; at += 1) {
+    const bad = Buffer.from(message);
+    bad[at] ^= 0x80;
+    try {
+      const read = readBind(bad, 0, bad.length);
+      assert.ok(read.parametersEnd <= bad.length);
+    } catch (error) {
+      assert.match(String(error), /malformed Bind/);
+    }
+  }
+});
+
+test("binary parameters have no text form", () => {
+  const section = Buffer.from([0, 1, 0, 1, 0, 1, 0, 0, 0, 2, 1, 2]);
+  assert.deepEqual(readParameters(section), [undefined]);
+});

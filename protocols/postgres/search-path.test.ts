@@ -1,0 +1,54 @@
+import assert from "node:assert/strict";
+import { test } from "node:test";
+import { parseSearchPath, SearchPath } from "./search-path.ts";
+
+test("the setting's value as schema names", () => {
+  assert.deepEqual(parseSearchPath('"$user", public', "svc"), ["svc", "public"]);
+  assert.deepEqual(parseSearchPath('a,B , "C d","q""q"', "svc"), ["a", "b", "C d", 'q"q']);
+  assert.deepEqual(parseSearchPath("", "svc"), []);
+  for (const bad of ["a,", ",a", "a b", '"a', 'a"b"']) assert.equal(parseSearchPath(bad, "svc"), undefined, bad);
+});
+
+test("a change that is under way makes the value unknown until its ReadyForQuery", () => {
+  const path = new SearchPath(["public"]);
+  path.sent();
+  assert.equal(path.value, undefined);
+  path.set(["a"], false, false);
+  assert.equal(path.value, undefined);
+  path.settled();
+  assert.deepEqual(path.value, ["a"]);
+});
+
+test("a transaction's SET is undone by ROLLBACK, kept by COMMIT; SET LOCAL ends with the block", () => {
+  const path = new SearchPath(["public"]);
+  path.set(["a"], false, true);
+  assert.deepEqual(path.value, ["a"]);
+  path.ended("rollback");
+  assert.deepEqual(path.value, ["public"]);
+  path.set(["a"], false, true);
+  path.ended("commit");
+  assert.deepEqual(path.value, ["a"]);
+  path.set(["b"], true, true);
+  assert.deepEqual(path.value, ["b"]);
+  path.ended("commit");
+  assert.deepEqual(path.value, ["a"]);
+  path.set(["c"], true, false);
+  assert.deepEqual(path.value, ["a"], "SET LOCAL outside a block does nothing");
+  path.reset(false);
+  assert.deepEqual(path.value, ["public"]);
+});
+
+test("what cannot be known stays unknown until it is set or reported anew", () => {
+  const path = new SearchPath(["public"]);
+  path.lost();
+  path.ended("commit");
+  assert.equal(path.value, undefined);
+  path.set(["a"], false, false);
+  assert.deepEqual(path.value, ["a"]);
+  path.lost();
+  path.reported(["b"]);
+  assert.deepEqual(path.value, ["b"]);
+  path.lost();
+  path.set(["x"], false, false);
+  assert.deepEqual(path.value, ["b"], "a server that reports the setting is believed over our own reading");
+});
