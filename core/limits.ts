@@ -25,6 +25,8 @@ export const LIMITS = {
   backlogLowBytes: 64 * 1024,
   /** Client messages that await their answers; above it the client is no longer read. */
   pipelineDepth: 4_096,
+  /** Bind parameters of one session that are kept for messages awaiting their answers. */
+  pendingParameterBytes: 128 * 1024 * 1024,
   preparedStatements: 10_000,
   /** One statement's text; longer is refused. */
   statementBytes: 16 * 1024 * 1024,

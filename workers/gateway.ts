@@ -123,21 +123,21 @@ class RunningGateway implements Gateway {
       () => this.#startFailed(new SluiceError("SLUICE_INTERNAL", `the workers were not ready within ${START_MILLIS / 1000} s`)),
       START_MILLIS,
     );
-    this.#pool = new WorkerPool(
-      {
-        channel: this.#channelName,
-        maskKey: maskKey(config.keys),
-        snapshot: this.#snapshot(),
-        size: config.workers,
-        maxDescriptors: Math.min(fdLimit().soft, MAX_DESCRIPTORS),
-      },
-      {
-        send: (order) => this.#channel.postMessage(order),
-        report: (message) => this.#received(message),
-        lost: (slot, error, expected) => this.#lost(slot, error, expected),
-      },
-    );
     try {
+      this.#pool = new WorkerPool(
+        {
+          channel: this.#channelName,
+          maskKey: maskKey(config.keys),
+          snapshot: this.#snapshot(),
+          size: config.workers,
+          maxDescriptors: Math.min(fdLimit().soft, MAX_DESCRIPTORS),
+        },
+        {
+          send: (order) => this.#channel.postMessage(order),
+          report: (message) => this.#received(message),
+          lost: (slot, error, expected) => this.#lost(slot, error, expected),
+        },
+      );
       await Promise.race([this.#pool.ready, failed]);
     } finally {
       clearTimeout(timer);
@@ -196,9 +196,7 @@ class RunningGateway implements Gateway {
     switch (message.kind) {
       case "ready":
         this.#workers.set(message.slot, message.thread);
-        if (message.generation !== this.#generation)
-          void this.#order((ticket) => ({ kind: "snapshot", snapshot: this.#snapshot(), ticket }));
-        else if (this.#ready) void this.#order((ticket) => ({ kind: "locks", locks: this.#locks.list(), ticket }));
+        this.#channel.postMessage({ kind: "start", thread: message.thread, snapshot: this.#snapshot() } satisfies Order);
         return;
       case "opened":
         this.#sessions.set(message.session.id, message.session);

@@ -40,6 +40,8 @@ export interface ConnectionTask {
 
 /** Main thread → all workers. */
 export type Order =
+  /** The answer to `ready`: what is in force now. Until it comes the worker serves nobody. */
+  | { readonly kind: "start"; readonly thread: number; readonly snapshot: Snapshot }
   | { readonly kind: "snapshot"; readonly snapshot: Snapshot; readonly ticket: number }
   | { readonly kind: "kill"; readonly session: string; readonly reason: string; readonly ticket: number }
   | { readonly kind: "locks"; readonly locks: readonly Lock[]; readonly ticket: number }
@@ -51,7 +53,7 @@ export type Order =
 
 /** Worker → main thread. */
 export type Report =
-  | { readonly kind: "ready"; readonly slot: number; readonly thread: number; readonly generation: number }
+  | { readonly kind: "ready"; readonly slot: number; readonly thread: number }
   | { readonly kind: "opened"; readonly session: LiveSession }
   | { readonly kind: "closed"; readonly session: string; readonly operations: number }
   | { readonly kind: "done"; readonly ticket: number; readonly slot: number; readonly count: number; readonly error: string | undefined }

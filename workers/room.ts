@@ -187,7 +187,7 @@ export class Room implements RelayRoom {
       case "snapshot": {
         let error: string | undefined;
         try {
-          this.#adopt(order.snapshot);
+          this.adopt(order.snapshot);
         } catch (thrown) {
           error = thrown instanceof Error ? thrown.message : String(thrown);
         }
@@ -219,7 +219,7 @@ export class Room implements RelayRoom {
   }
 
   /** Put a new snapshot in force, for live sessions too: a tightening acts at once. */
-  #adopt(snapshot: Snapshot): void {
+  adopt(snapshot: Snapshot): void {
     if (snapshot.generation < this.snapshot.generation) return;
     const policy = compile(snapshot);
     this.authenticator.reconfigure(snapshot.config.issuers);

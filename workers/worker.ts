@@ -26,9 +26,21 @@ orders.onmessage = (event) => {
   if (order.kind === "close") {
     if (order.threads.includes(threadId)) void close();
   } else if (room === undefined) early.push(order);
-  else room.obey(order);
+  else obey(room, order);
 };
+let start: () => void = () => {};
+const started = new Promise<void>((resolve) => {
+  start = resolve;
+});
 const ready = makeRoom();
+
+function obey(here: Room, order: Order): void {
+  if (order.kind !== "start") here.obey(order);
+  else if (order.thread === threadId) {
+    here.adopt(order.snapshot);
+    start();
+  }
+}
 
 /** A slot of its own: the shard it records to, its row among the upstream counts, its share of the process ids. */
 function claimSlot(slots: Int32Array): number {
@@ -54,10 +66,10 @@ async function makeRoom(): Promise<Room> {
     maskKey: Buffer.from(data.maskKey),
   });
   room = made;
-  for (const order of early.splice(0)) made.obey(order);
+  for (const order of early.splice(0)) obey(made, order);
   setInterval(() => made.sendStats(), STATS_MILLIS).unref();
-  // A worker that replaces another was started with the first snapshot; the main thread answers with the present one.
-  report({ kind: "ready", slot, thread: threadId, generation: data.snapshot.generation });
+  // A worker that replaces another was started with its set's first snapshot; the main thread answers with the present one.
+  report({ kind: "ready", slot, thread: threadId });
   return made;
 }
 
@@ -73,6 +85,7 @@ async function close(): Promise<void> {
 
 export default async function run(task: ConnectionTask): Promise<void> {
   const here = room ?? (await ready);
+  await started;
   descriptors[task.fd] = DESCRIPTOR.adopted;
   await serve(here.transport.adopt(task.fd), here.listener(task.listener), here);
 }

@@ -25,10 +25,8 @@ function mask(masker: Masker, text: string): string | null {
   return masked === undefined ? text : masked === null ? null : Buffer.from(masked).toString();
 }
 
-const engines: ("vectorscan" | "regexp")[] = ["regexp"];
-before(async () => {
-  if ((await buildNative({ quiet: true })).matcher !== "no-libvectorscan") engines.unshift("vectorscan");
-});
+const engines = ["native", "regexp"] as const;
+before(() => buildNative({ quiet: true }));
 
 test("every written form is found by its own detector (at least 99 %)", () => {
   for (const name of ALL) {
@@ -142,8 +140,7 @@ test("masking a masked field changes nothing, and valid UTF-8 stays valid", () =
   }
 });
 
-test("both engines lead to the same output of a whole chunk", (t) => {
-  if (engines.length < 2) return t.skip("no libvectorscan");
+test("both engines lead to the same output of a whole chunk", () => {
   const [native, portable] = engines.map((engine) => createMasker([rule(ALL, "redact")], KEY, engine)) as [Masker, Masker];
   const masked = (masker: Masker, chunk: Buffer, fields: readonly [number, number][]): string[] => {
     const count = masker.scan(chunk, 0, chunk.length);

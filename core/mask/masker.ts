@@ -143,8 +143,8 @@ class RuleMasker implements Masker {
 /**
  * A masker for the rules in force at one target (core/mask/types.ts says what it promises).
  * @param hashKey key of the `hash` method, at least 16 bytes; the same key gives the same tokens
- * @param engine of scan(): undefined takes libvectorscan where it is built, else the portable one; what field() does is the same
- * @throws SluiceError SLUICE_INTERNAL when `vectorscan` is asked for and not built
+ * @param engine of scan(): undefined takes the native one where it is built, else the portable one; what field() does is the same
+ * @throws SluiceError SLUICE_INTERNAL when `native` is asked for and not built
  */
 export function createMasker(rules: readonly MaskRule[], hashKey: Uint8Array, engine: PrefilterEngine | undefined): Masker {
   return new RuleMasker(rules, hashKey, engine);

@@ -1,4 +1,3 @@
-import { SluiceError } from "../errors.ts";
 import { compilePatterns, type DigitShape, type Literal, matcherAvailable } from "../native/matcher.ts";
 import type { DetectorName } from "../policy/types.ts";
 import { IBAN_LENGTHS } from "./iban.ts";
@@ -6,7 +5,7 @@ import { IBAN_LENGTHS } from "./iban.ts";
 /** Bytes of the flags array / 4; more hits in one chunk make scan() answer -1. */
 export const FLAGS_MAX = 16_384;
 
-export type PrefilterEngine = "vectorscan" | "regexp";
+export type PrefilterEngine = "native" | "regexp";
 /** Like Masker.scan. */
 export type Prefilter = (bytes: Uint8Array, start: number, end: number, flags: Uint32Array) => number;
 
@@ -132,52 +131,31 @@ const HINTS: Readonly<Record<DetectorName, Hints>> = {
   },
 };
 
-/**
- * Whether the native scan finds every literal at every place of a vector register. Releases of libvectorscan differ in
- * what they miss on which processor, and a miss here would be a value that is not masked.
- */
-function isSound(scan: Prefilter, literals: readonly Literal[]): boolean {
-  const flags = new Uint32Array(FLAGS_MAX);
-  const parts = literals.map(({ text, token, digits }) => `${text}${"1".repeat(Math.max(token, digits))}\0`);
-  for (let lead = 0; lead < 64; lead++) {
-    const bytes = Buffer.from("\0".repeat(lead) + parts.join(""));
-    const count = scan(bytes, 0, bytes.length, flags);
-    if (count < 0) return false;
-    const found = new Set(flags.subarray(0, count));
-    let start = lead;
-    for (const [i, part] of parts.entries()) {
-      if (!found.has(start + (literals[i] as Literal).text.length - 1)) return false;
-      start += part.length;
-    }
-  }
-  return true;
-}
-
-/** Undefined: this library does not find on this machine what it is asked to find. */
-function vectorscan(hints: readonly Hints[]): Prefilter | undefined {
-  const literals = hints.flatMap((hint) => hint.literals ?? []);
+function native(hints: readonly Hints[]): Prefilter {
   const database = compilePatterns({
-    literals,
+    literals: hints.flatMap((hint) => hint.literals ?? []),
     run: Math.max(0, ...hints.map((hint) => hint.run ?? 0)),
     shapes: hints.flatMap((hint) => hint.shapes ?? []),
     codes: hints.flatMap((hint) => hint.codes ?? []),
   });
-  const scan: Prefilter = (bytes, start, end, flags) => database.scan(bytes, start, end, flags);
-  return isSound(scan, literals) ? scan : undefined;
+  return (bytes, start, end, flags) => database.scan(bytes, start, end, flags);
 }
 
-/** A literal as a regular expression whose match ends with it. */
+/** A literal, and what must follow, as a regular expression. */
 function translated({ text, caseless: folded, token, digits, window, joined }: Literal): Flagged {
-  const between = joined ? "[ ()./\\x80-\\xff-]" : "[^]";
   const literal = text.replace(/[.*+?^${}()|[\]\\/-]/g, (character) => `\\x${character.charCodeAt(0).toString(16)}`);
-  const follow = (token > 0 ? `(?=[A-Za-z0-9_-]{${token}})` : "") + (digits > 0 ? `(?=${between}{0,${window - 1}}[0-9])` : "");
+  const separators = `[ ()./\\x80-\\xff-]{0,${Math.floor(window / Math.max(1, digits)) - 1}}`;
+  const number = joined ? `(?=(?:${separators}[0-9]){${digits}})` : `(?=[^]{0,${window - 1}}[0-9])`;
+  const follow = (token > 0 ? `(?=[A-Za-z0-9_-]{${token}})` : "") + (digits > 0 ? number : "");
   return [literal + follow, folded ? "i" : ""];
 }
 
 function regexp(hints: readonly Hints[]): Prefilter {
-  const forms = hints
-    .flatMap((hint) => [...(hint.literals ?? []).map(translated), ...(hint.portable ?? [])])
-    .map(([pattern, flags]) => new RegExp(pattern, `g${flags}`));
+  const flagged = hints.flatMap((hint) => [...(hint.literals ?? []).map(translated), ...(hint.portable ?? [])]);
+  const sources = (flags: "" | "i"): string[] => flagged.filter(([, own]) => own === flags).map(([pattern]) => pattern);
+  const forms = (["", "i"] as const).flatMap((flags) =>
+    sources(flags).length === 0 ? [] : [new RegExp(sources(flags).join("|"), `g${flags}`)],
+  );
   return (bytes, start, end, flags) => {
     const text = Buffer.prototype.latin1Slice.call(bytes, start, end);
     let count = 0;
@@ -185,7 +163,8 @@ function regexp(hints: readonly Hints[]): Prefilter {
       form.lastIndex = 0;
       for (let match = form.exec(text); match !== null; match = form.exec(text)) {
         if (count === flags.length) return -1;
-        flags[count++] = start + form.lastIndex - 1;
+        // The first byte: where a match starts in a field, another alternative at the same place may end beyond it.
+        flags[count++] = start + match.index;
         // Framing may look like a match and swallow the beginning of a real one, so every start is tried.
         form.lastIndex = match.index + 1;
       }
@@ -204,23 +183,17 @@ const compiled = new Map<string, Prefilter>();
 
 /**
  * The prefilter for a set of detectors.
- * @param engine undefined: libvectorscan where it is built, else the portable one
- * @throws SluiceError SLUICE_INTERNAL when `vectorscan` is asked for and not built, or fails its self-test
+ * @param engine undefined: the native one where it is built, else the portable one
+ * @throws SluiceError SLUICE_INTERNAL when `native` is asked for and not built
  */
 export function prefilterFor(detectors: readonly DetectorName[], engine: PrefilterEngine | undefined): Prefilter {
-  const chosen = engine ?? (matcherAvailable() ? "vectorscan" : "regexp");
+  const chosen = engine ?? (matcherAvailable() ? "native" : "regexp");
   const names = [...new Set(detectors)].sort();
   const key = `${chosen} ${names.join(" ")}`;
   let prefilter = compiled.get(key);
   if (prefilter === undefined) {
     const hints = names.map((name) => HINTS[name]);
-    prefilter = chosen === "vectorscan" ? vectorscan(hints) : regexp(hints);
-    if (prefilter === undefined && engine === "vectorscan") {
-      throw new SluiceError("SLUICE_INTERNAL", "the installed libvectorscan misses literals on this processor", {
-        hint: "leave the engine open; the portable one is then used",
-      });
-    }
-    prefilter ??= regexp(hints);
+    prefilter = chosen === "native" ? native(hints) : regexp(hints);
     compiled.set(key, prefilter);
   }
   return prefilter;

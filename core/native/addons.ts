@@ -35,5 +35,5 @@ function load<Addon>(name: string): Addon {
 /** The only place that loads native code. @throws SluiceError SLUICE_INTERNAL when it is not built */
 export const loadAcceptor = (): AcceptorAddon => load<AcceptorAddon>("sluice_acceptor");
 
-/** @throws SluiceError SLUICE_INTERNAL when it is not built, or libvectorscan is missing at run time */
+/** @throws SluiceError SLUICE_INTERNAL when it is not built */
 export const loadMatcher = (): MatcherAddon => load<MatcherAddon>("sluice_matcher");

@@ -1,7 +1,5 @@
-# Two addons over plain Node-API, so that the first builds where libvectorscan is absent.
-# build.ts sets SLUICE_HS_CFLAGS and SLUICE_HS_LIBS; empty libs leave the matcher out.
+# Two addons over plain Node-API. Built by build.ts.
 {
-  "variables": { "hs_libs": "<!(printf '%s' \"$SLUICE_HS_LIBS\")" },
   "target_defaults": {
     "cflags": ["-Wall", "-Wextra", "-O2", "-fvisibility=hidden"],
     "cflags_cc": ["-std=c++17", "-fno-exceptions", "-fno-rtti"],
@@ -10,17 +8,6 @@
   },
   "targets": [
     { "target_name": "sluice_acceptor", "sources": ["acceptor.cc"] },
-  ],
-  "conditions": [
-    ["hs_libs!=''", {
-      "targets": [
-        {
-          "target_name": "sluice_matcher",
-          "sources": ["matcher.cc"],
-          "cflags": ["<!@(printf '%s' \"$SLUICE_HS_CFLAGS\")"],
-          "libraries": ["<!@(printf '%s' \"$SLUICE_HS_LIBS\")"],
-        },
-      ],
-    }],
+    { "target_name": "sluice_matcher", "sources": ["matcher.cc"] },
   ],
 }

@@ -9,14 +9,13 @@ import { promisify } from "node:util";
 /** Outcome of buildNative. */
 export interface NativeBuild {
   readonly acceptor: "built" | "present";
-  /** `no-libvectorscan`: masking then uses its portable engine. */
-  readonly matcher: "built" | "present" | "no-libvectorscan";
+  readonly matcher: "built" | "present";
 }
 
 const HERE = import.meta.dirname;
 const OUTPUT = join(HERE, "build", "Release");
 const STAMP = join(HERE, "build", "sluice.stamp");
-const SOURCES = ["binding.gyp", "napi_util.h", "digits.h", "acceptor.cc", "matcher.cc", "build.ts"];
+const SOURCES = ["binding.gyp", "napi_util.h", "digits.h", "literals.h", "acceptor.cc", "matcher.cc", "build.ts"];
 
 const run = promisify(execFile);
 const require = createRequire(import.meta.url);
@@ -36,23 +35,9 @@ function headersFolder(): string {
   return found;
 }
 
-/** Compiler and linker flags of libvectorscan (or Hyperscan, same API); undefined where neither is installed. */
-async function vectorscanFlags(): Promise<{ cflags: string; libs: string } | undefined> {
-  try {
-    const cflags = await run("pkg-config", ["--cflags", "libhs"]);
-    const libs = await run("pkg-config", ["--libs", "libhs"]);
-    return { cflags: cflags.stdout.trim(), libs: libs.stdout.trim() };
-  } catch {
-    for (const prefix of ["/usr", "/usr/local"]) {
-      if (existsSync(join(prefix, "include/hs/hs.h"))) return { cflags: `-I${prefix}/include/hs`, libs: "-lhs" };
-    }
-    return undefined;
-  }
-}
-
-/** Everything the result depends on: sources, Node.js version, architecture, presence of libvectorscan. */
-function stampOf(flags: { cflags: string; libs: string } | undefined): string {
-  const hash = createHash("sha256").update(`${process.version} ${process.platform} ${process.arch} ${flags?.cflags} ${flags?.libs}`);
+/** Everything the result depends on: sources, Node.js version, architecture. */
+function currentStamp(): string {
+  const hash = createHash("sha256").update(`${process.version} ${process.platform} ${process.arch}`);
   for (const name of SOURCES) hash.update(readFileSync(join(HERE, name)));
   return hash.digest("hex");
 }
@@ -65,19 +50,13 @@ const isBuilt = (name: string): boolean => existsSync(join(OUTPUT, `${name}.node
  * @throws Error with the compiler's output
  */
 export async function buildNative(options: { quiet: boolean }): Promise<NativeBuild> {
-  const flags = await vectorscanFlags();
-  const stamp = stampOf(flags);
+  const stamp = currentStamp();
   const current = existsSync(STAMP) && readFileSync(STAMP, "utf8") === stamp;
-  if (current && isBuilt("sluice_acceptor") && (flags === undefined || isBuilt("sluice_matcher"))) {
-    return { acceptor: "present", matcher: flags === undefined ? "no-libvectorscan" : "present" };
-  }
+  if (current && isBuilt("sluice_acceptor") && isBuilt("sluice_matcher")) return { acceptor: "present", matcher: "present" };
   await rm(STAMP, { force: true });
-  // A matcher of an earlier build must not stay when libvectorscan has gone.
-  if (flags === undefined) await rm(join(OUTPUT, "sluice_matcher.node"), { force: true });
   const nodeGyp = join(dirname(require.resolve("node-gyp/package.json")), "bin", "node-gyp.js");
   const argv = [nodeGyp, "rebuild", `--nodedir=${headersFolder()}`, "--silent"];
-  const env = { ...process.env, SLUICE_HS_CFLAGS: flags?.cflags ?? "", SLUICE_HS_LIBS: flags?.libs ?? "" };
-  const failure = await run(process.execPath, argv, { cwd: HERE, env, maxBuffer: 16 * 1024 * 1024 }).then(
+  const failure = await run(process.execPath, argv, { cwd: HERE, maxBuffer: 16 * 1024 * 1024 }).then(
     ({ stderr }) => {
       if (!options.quiet) process.stderr.write(stderr);
       return undefined;
@@ -87,7 +66,7 @@ export async function buildNative(options: { quiet: boolean }): Promise<NativeBu
   if (failure !== undefined) throw new Error(`the native addons could not be built (python3, make and g++ are needed)\n${failure}`);
   await mkdir(dirname(STAMP), { recursive: true });
   await writeFile(STAMP, stamp);
-  return { acceptor: "built", matcher: flags === undefined ? "no-libvectorscan" : "built" };
+  return { acceptor: "built", matcher: "built" };
 }
 
 if (import.meta.main) console.log(JSON.stringify(await buildNative({ quiet: false })));

@@ -28,6 +28,8 @@ struct ByteClasses {
 };
 inline constexpr ByteClasses kClasses;
 
+inline bool inRun(uint8_t byte) { return (kClasses.of[byte] & (kDigit | kTight | kLoose)) != 0; }
+
 // Groups of digits with separators between: the first group is a suffix of a longer one at will, the last one a prefix
 // (bytes before and after the text may look like digits), those between have exactly least..most digits.
 struct DigitShape {
@@ -105,8 +107,6 @@ bool readRun(const uint8_t* bytes, size_t start, size_t end, const DigitRules& r
   }
   return true;
 }
-
-inline bool inRun(uint8_t byte) { return (kClasses.of[byte] & (kDigit | kTight | kLoose)) != 0; }
 
 // Finds runs by sampling every `bytes` bytes: a run that long covers a sample, and the byte half as far before it or
 // the one half as far after it.

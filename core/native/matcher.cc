@@ -1,44 +1,27 @@
-// Matcher: sets of literals over libvectorscan, and the digit scanners of digits.h beside them. One call scans one byte
-// range and writes where matches end into a caller's Uint32Array; no JavaScript runs per match. It knows nothing of what
-// it looks for.
-//
-// Literals only: libvectorscan 5.4.9 misses matches of regular expressions such as `@[a-z0-9\x80-\xff]` from offset 64 on.
+// Matcher: one call scans one byte range for a set of literals (literals.h), digit groups and codes (digits.h) and writes
+// where matches end into a caller's Uint32Array; no JavaScript runs per match. It knows nothing of what it looks for.
 
-#include <hs.h>
 #include <algorithm>
 #include <memory>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "digits.h"
+#include "literals.h"
 #include "napi_util.h"
 
 namespace sluice {
 namespace {
 
-constexpr size_t kLiteralsMax = 1000;
+constexpr size_t kLiteralsMax = 250;
 constexpr size_t kLiteralBytesMax = 64;
 constexpr napi_type_tag kDatabaseTag = {0x9b1c4f6e2d7a4803, 0xa5e0d3c2b1f64977};
 
-// The addon's instance data: one per environment, therefore one scratch per thread. Scans do not nest.
-struct Matcher {
-  hs_scratch_t* scratch;
-};
-
-// What must follow a literal; all zero: anything.
-struct Follow {
-  int token;   // so many letters, digits, - or _ directly after it
-  int digits;  // so many digits within the next `window` bytes
-  int window;
-  bool joined;  // with nothing but separators (digits.h) among them
-};
-
 struct Database {
-  hs_database_t* literals;  // nullptr: only digits and codes
-  std::vector<Follow> follows;  // by index of the literal
+  LiteralSet literals;
   DigitRules digits;
   CodeTable codes;
-  ~Database() { hs_free_database(literals); }
 };
 
 struct Hits {
@@ -48,7 +31,7 @@ struct Hits {
   uint32_t base;
   bool ascending;
 
-  // Several patterns that end at one byte come one after the other: kept once. False: no room.
+  // Several matches that end at one byte come one after the other: kept once. False: no room.
   bool add(size_t offset) {
     uint32_t last = base + static_cast<uint32_t>(offset);
     if (count > 0) {
@@ -61,40 +44,6 @@ struct Hits {
     return true;
   }
 };
-
-struct Scanning {
-  Hits* hits;
-  const Database* database;
-  const uint8_t* bytes;
-  size_t length;
-};
-
-bool follows(const Follow& follow, const uint8_t* bytes, size_t at, size_t length) {
-  if (follow.token > 0) {
-    if (length - at < static_cast<size_t>(follow.token)) return false;
-    for (size_t i = at; i < at + static_cast<size_t>(follow.token); i++) {
-      if ((kClasses.of[bytes[i]] & (kDigit | kLetter)) == 0 && bytes[i] != '-' && bytes[i] != '_') return false;
-    }
-  }
-  int missing = follow.digits;
-  for (size_t i = at; missing > 0 && i < length && i < at + static_cast<size_t>(follow.window); i++) {
-    if (kClasses.of[bytes[i]] == kDigit) missing--;
-    else if (follow.joined && !inRun(bytes[i])) break;
-  }
-  return missing <= 0;
-}
-
-int onMatch(unsigned int id, unsigned long long, unsigned long long to, unsigned int, void* context) {
-  const Scanning& scanning = *static_cast<Scanning*>(context);
-  if (!follows(scanning.database->follows[id], scanning.bytes, static_cast<size_t>(to), scanning.length)) return 0;
-  return scanning.hits->add(static_cast<size_t>(to) - 1) ? 0 : 1;
-}
-
-Matcher* stateOf(napi_env env) {
-  void* data = nullptr;
-  napi_get_instance_data(env, &data);
-  return static_cast<Matcher*>(data);
-}
 
 bool readProperty(napi_env env, napi_value object, const char* name, napi_value* out) {
   return napi_get_named_property(env, object, name, out) == napi_ok;
@@ -166,61 +115,47 @@ bool readCodes(napi_env env, napi_value set, CodeTable* table) {
   return true;
 }
 
-// Throws and returns false when a literal is unfit.
-bool compileLiterals(napi_env env, napi_value list, uint32_t count, Database* database) {
-  std::vector<std::string> texts(count);
-  std::vector<unsigned int> flags(count), ids(count);
-  std::vector<const char*> expressions(count);
-  std::vector<size_t> lengths(count);
+bool readBool(napi_env env, napi_value object, const char* name, bool* out) {
+  napi_value value;
+  return readProperty(env, object, name, &value) && napi_get_value_bool(env, value, out) == napi_ok;
+}
+
+// [{ text, caseless, token, digits, window, joined }]
+bool readLiterals(napi_env env, napi_value set, LiteralSet* out) {
+  napi_value list, entry, text;
+  uint32_t count;
+  if (!readProperty(env, set, "literals", &list) || !readList(env, list, kLiteralsMax, &count)) return false;
+  std::vector<Literal> literals(count);
   for (uint32_t i = 0; i < count; i++) {
-    napi_value entry, text, caseless, joined;
-    bool isCaseless = false, isJoined = false;
-    int64_t token = 0, digits = 0, window = 0;
-    bool read = napi_get_element(env, list, i, &entry) == napi_ok && readProperty(env, entry, "text", &text) &&
-                readString(env, text, kLiteralBytesMax, &texts[i]) && !texts[i].empty() && readProperty(env, entry, "caseless", &caseless) &&
-                napi_get_value_bool(env, caseless, &isCaseless) == napi_ok && readIntProperty(env, entry, "token", 0, 64, &token) &&
-                readIntProperty(env, entry, "digits", 0, 64, &digits) && readIntProperty(env, entry, "window", 0, 1024, &window) &&
-                readProperty(env, entry, "joined", &joined) && napi_get_value_bool(env, joined, &isJoined) == napi_ok;
-    if (!read) {
-      badArgument(env, "a literal is { text: 1..64 bytes, caseless, token: 0..64, digits: 0..64, window: 0..1024, joined }");
+    Literal& literal = literals[i];
+    int64_t token, digits, window;
+    if (napi_get_element(env, list, i, &entry) != napi_ok || !readProperty(env, entry, "text", &text) ||
+        !readString(env, text, kLiteralBytesMax, &literal.text) || literal.text.empty() ||
+        !readBool(env, entry, "caseless", &literal.caseless) || !readBool(env, entry, "joined", &literal.joined) ||
+        !readIntProperty(env, entry, "token", 0, 64, &token) || !readIntProperty(env, entry, "digits", 0, 64, &digits) ||
+        !readIntProperty(env, entry, "window", 0, 1024, &window)) {
       return false;
     }
-    database->follows.push_back({static_cast<int>(token), static_cast<int>(digits), static_cast<int>(window), isJoined});
-    flags[i] = isCaseless ? HS_FLAG_CASELESS : 0;
-    ids[i] = i;
-    expressions[i] = texts[i].data();
-    lengths[i] = texts[i].size();
-  }
-  hs_compile_error_t* error = nullptr;
-  if (hs_compile_lit_multi(expressions.data(), flags.data(), ids.data(), lengths.data(), count, HS_MODE_BLOCK, nullptr, &database->literals,
-                           &error) != HS_SUCCESS) {
-    std::string message = error != nullptr && error->message != nullptr ? error->message : "unknown error";
-    if (error != nullptr && error->expression >= 0 && static_cast<uint32_t>(error->expression) < count) {
-      message = "literal " + texts[static_cast<size_t>(error->expression)] + ": " + message;
+    literal.token = static_cast<int>(token);
+    literal.digits = static_cast<int>(digits);
+    literal.window = static_cast<int>(window);
+    if (literal.caseless) {
+      for (char& letter : literal.text) letter = static_cast<char>(fold(static_cast<uint8_t>(letter)));
     }
-    if (error != nullptr) hs_free_compile_error(error);
-    fail(env, "ERR_LITERAL", message);
-    return false;
   }
-  // Grows the one scratch so that it serves this database too.
-  if (hs_alloc_scratch(database->literals, &stateOf(env)->scratch) != HS_SUCCESS) {
-    fail(env, "ERR_MEMORY", "no scratch space for the set of literals");
-    return false;
-  }
+  buildLiterals(std::move(literals), out);
   return true;
 }
 
 // compile({ literals: [{ text, caseless, token, digits, window, joined }], run, shapes, codes }) -> database
 napi_value Compile(napi_env env, napi_callback_info info) {
   size_t count = 1;
-  napi_value set, list, object;
-  uint32_t length = 0;
-  std::unique_ptr<Database> database(new Database{nullptr, {}, {}, {}});
-  if (napi_get_cb_info(env, info, &count, &set, nullptr, nullptr) != napi_ok || count < 1 || !readProperty(env, set, "literals", &list) ||
-      !readList(env, list, kLiteralsMax, &length) || !readDigits(env, set, &database->digits) || !readCodes(env, set, &database->codes)) {
-    return badArgument(env, "compile({ literals: up to 1000, run: 0..64, shapes, codes }): see matcher.ts");
+  napi_value set, object;
+  std::unique_ptr<Database> database(new Database());
+  if (napi_get_cb_info(env, info, &count, &set, nullptr, nullptr) != napi_ok || count < 1 || !readLiterals(env, set, &database->literals) ||
+      !readDigits(env, set, &database->digits) || !readCodes(env, set, &database->codes)) {
+    return badArgument(env, "compile({ literals: up to 250, run: 0..64, shapes, codes }): see matcher.ts");
   }
-  if (length > 0 && !compileLiterals(env, list, length, database.get())) return nullptr;
   auto release = [](napi_env, void* data, void*) { delete static_cast<Database*>(data); };
   if (napi_create_object(env, &object) != napi_ok || napi_wrap(env, object, database.get(), release, nullptr, nullptr) != napi_ok) {
     return nullptr;
@@ -268,33 +203,20 @@ napi_value Scan(napi_env env, napi_callback_info info) {
   const uint8_t* first = bytes.data + start;
   const size_t length = static_cast<size_t>(end - start);
   auto add = [&hits](size_t offset) { return hits.add(offset); };
-  if (!scanDigits(first, length, database.digits, add) || !scanCodes(first, length, database.codes, add)) return number(env, -1);
-  if (database.literals != nullptr) {
-    Scanning scanning = {&hits, &database, first, length};
-    hs_error_t status = hs_scan(database.literals, reinterpret_cast<const char*>(first), static_cast<unsigned int>(length), 0,
-                                stateOf(env)->scratch, onMatch, &scanning);
-    if (status == HS_SCAN_TERMINATED) return number(env, -1);
-    if (status != HS_SUCCESS) return fail(env, "ERR_SCAN", "the scan failed with status " + std::to_string(status));
+  if (!scanLiterals(first, length, database.literals, add) || !scanDigits(first, length, database.digits, add) ||
+      !scanCodes(first, length, database.codes, add)) {
+    return number(env, -1);
   }
   if (!hits.ascending) {
-    // The three scans come one after the other, and engines inside libvectorscan may report out of order.
+    // The three scans come one after the other.
     std::sort(hits.ends, hits.ends + hits.count);
     hits.count = static_cast<size_t>(std::unique(hits.ends, hits.ends + hits.count) - hits.ends);
   }
   return number(env, static_cast<int64_t>(hits.count));
 }
 
-void onFinalize(napi_env, void* data, void*) {
-  Matcher* matcher = static_cast<Matcher*>(data);
-  hs_free_scratch(matcher->scratch);
-  delete matcher;
-}
-
 napi_value Init(napi_env env, napi_value exports) {
-  if (hs_valid_platform() != HS_SUCCESS) return fail(env, "ERR_PLATFORM", "this processor lacks the instructions that libvectorscan needs");
-  Matcher* matcher = new Matcher{nullptr};
-  bool done = napi_set_instance_data(env, matcher, onFinalize, nullptr) == napi_ok && addFunction(env, exports, "compile", Compile) &&
-              addFunction(env, exports, "scan", Scan);
+  bool done = addFunction(env, exports, "compile", Compile) && addFunction(env, exports, "scan", Scan);
   return done ? exports : fail(env, "ERR_INIT", "the matcher addon could not be initialised");
 }
 

@@ -30,7 +30,7 @@ export interface DigitShape {
 
 /** What one scan looks for. */
 export interface PatternSet {
-  /** At most 1000. A match ends with the literal, whatever must follow. */
+  /** At most 250. A match ends with the literal, whatever must follow. */
   readonly literals: readonly Literal[];
   /** So many digits with nothing but spaces, dashes or multi-byte characters between; 0: not looked for. */
   readonly run: number;
@@ -51,7 +51,7 @@ export interface PatternDatabase {
 
 let addon: MatcherAddon | undefined;
 
-/** Whether the matcher addon is built and this processor can run it. */
+/** Whether the matcher addon is built and loads on this machine. */
 export function matcherAvailable(): boolean {
   try {
     addon ??= loadMatcher();
@@ -63,7 +63,7 @@ export function matcherAvailable(): boolean {
 
 /**
  * @throws SluiceError SLUICE_INTERNAL when the addon is not built
- * @throws Error ERR_LITERAL naming the literal when one does not compile
+ * @throws TypeError when a part of the set is out of its range
  */
 export function compilePatterns(set: PatternSet): PatternDatabase {
   const native = (addon ??= loadMatcher());

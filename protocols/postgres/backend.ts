@@ -152,6 +152,7 @@ export class BackendReader implements MessageVisitor {
 
   #simple(head: Pending | undefined, kind: "parse" | "bind" | "close"): number {
     if (head?.kind !== kind || head.refusal !== undefined) throw unexpected(`answer to ${kind}`);
+    this.#relay.parameterBytes -= head.parameterBytes;
     this.#relay.queue.shift();
     return FORWARD;
   }
@@ -326,6 +327,7 @@ export class BackendReader implements MessageVisitor {
     for (let index = count - 1; index >= 0; index -= 1) {
       const entry = queue.at(index);
       entry.undo?.();
+      this.#relay.parameterBytes -= entry.parameterBytes;
       if (entry.classified !== undefined && entry.classified.effects.length > 0)
         this.#effects.completed(this.#relay, entry.classified, true);
       if (entry !== failed && entry.request !== 0) entry.failed = { code: "25P02", message: "skipped after an earlier error" };

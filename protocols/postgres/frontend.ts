@@ -111,7 +111,8 @@ export class FrontendReader implements MessageVisitor {
     }
     // In copy-in mode the server ignores Sync, which clients send before they know of the mode.
     if (relay.copyIn && type === TYPE.sync) return FORWARD;
-    if (relay.copyIn) throw new SluiceError("SLUICE_PROTOCOL_VIOLATION", `message type '${String.fromCharCode(type)}' while COPY data are expected`);
+    if (relay.copyIn)
+      throw new SluiceError("SLUICE_PROTOCOL_VIOLATION", `message type '${String.fromCharCode(type)}' while COPY data are expected`);
     switch (type) {
       case TYPE.query:
         return this.#query(bytes, start, end);
@@ -158,7 +159,7 @@ export class FrontendReader implements MessageVisitor {
     entry.statement = undefined;
     if (!secret) return FORWARD;
     // Forwarded as it is, recorded without the secret.
-    this.replacement = bytes.slice(start, end);
+    this.replacement = copyOf(bytes, start, end);
     return REPLACE;
   }
 
@@ -188,7 +189,7 @@ export class FrontendReader implements MessageVisitor {
     const entry = relay.queue.push("parse");
     entry.statement = statement;
     entry.undo = relay.names.setStatement(name, statement);
-    const forwarded = shown === undefined ? undefined : bytes.slice(start, end);
+    const forwarded = shown === undefined ? undefined : copyOf(bytes, start, end);
     if (decision.masksColumns || (decision.masksContent && name !== "")) {
       const own = relay.queue.push("describe");
       own.own = true;
@@ -211,9 +212,16 @@ export class FrontendReader implements MessageVisitor {
       // The server holds no such statement either and will say so; a statement that came into being without us is refused.
       return this.#unknownName(entry, "prepared statement", bind.statement);
     }
-    const portal: Portal = { statement, parameters: bytes.slice(bind.parametersStart, bind.parametersEnd), formats: bind.resultFormats };
+    const portal: Portal = { statement, parameters: copyOf(bytes, bind.parametersStart, bind.parametersEnd), formats: bind.resultFormats };
     entry.portal = portal;
     entry.undo = relay.names.setPortal(bind.portal, portal);
+    entry.parameterBytes = portal.parameters.length;
+    relay.parameterBytes += entry.parameterBytes;
+    if (relay.parameterBytes > LIMITS.pendingParameterBytes) {
+      throw new SluiceError("SLUICE_LIMIT_EXCEEDED", `more than ${LIMITS.pendingParameterBytes} bytes of parameters await their answers`, {
+        hint: "Send Sync more often.",
+      });
+    }
     return FORWARD;
   }
 
@@ -483,6 +491,11 @@ const FUNCTION_CALL: Classified = {
 
 function text(bytes: Uint8Array, start: number, end: number): string {
   return Buffer.from(bytes.buffer, bytes.byteOffset + start, end - start).toString("utf8");
+}
+
+/** A copy of its own: a Buffer's slice() would be a view of memory that the next read overwrites. */
+function copyOf(bytes: Uint8Array, start: number, end: number): Uint8Array {
+  return new Uint8Array(bytes.subarray(start, end));
 }
 
 /** The text with each secret replaced; lengths change. */

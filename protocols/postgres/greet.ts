@@ -72,7 +72,7 @@ export async function greet(conversation: Conversation, tls: ServerTls | undefin
     }
     if (code === CANCEL_REQUEST) {
       if (packet.length < 12 || packet.length > 8 + 256) throw new SluiceError("SLUICE_PROTOCOL_VIOLATION", "malformed CancelRequest");
-      return { kind: "cancel", processId: reader.int32(), key: packet.slice(8) };
+      return { kind: "cancel", processId: reader.int32(), key: new Uint8Array(packet.subarray(8)) };
     }
     return readStartup(conversation, code, reader);
   }

@@ -26,9 +26,22 @@ export class Pending {
   failed: { code: string; message: string } | undefined;
   rows = 0;
   bytes = 0;
+  /** Bytes of Bind parameters kept for it. */
+  parameterBytes = 0;
   masked: Map<string, number> | undefined;
   /** Its rows go through a mask. */
   masks = false;
+
+  /** Let go of everything large. */
+  release(): void {
+    this.decision = undefined;
+    this.classified = undefined;
+    this.statement = undefined;
+    this.portal = undefined;
+    this.undo = undefined;
+    this.refusal = undefined;
+    this.masked = undefined;
+  }
 
   clear(kind: PendingKind): this {
     this.kind = kind;
@@ -43,6 +56,7 @@ export class Pending {
     this.failed = undefined;
     this.rows = 0;
     this.bytes = 0;
+    this.parameterBytes = 0;
     this.masked = undefined;
     this.masks = false;
     return this;
@@ -75,6 +89,8 @@ export class PendingQueue {
   }
 
   shift(): void {
+    // The ring must not keep what its entries have stood for.
+    this.#ring[this.#head].release();
     this.#head = (this.#head + 1) & (this.#ring.length - 1);
     this.#size -= 1;
   }

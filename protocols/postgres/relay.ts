@@ -81,8 +81,10 @@ export class Relay {
   skipping = false;
   /** Schema changes that were sent and are not confirmed: nothing is decided until they are. */
   schemaChanges = 0;
-  /** The operation whose answers come at present; for the record. */
+  /** Operations decided so far. */
   operations = 0;
+  /** Bytes of Bind parameters kept for messages that await their answers. */
+  parameterBytes = 0;
   lastActivityMillis = Date.now();
 
   #policy: SessionPolicy;
@@ -262,7 +264,8 @@ export class Relay {
 
   drain(): void {
     this.#draining = true;
-    if (!this.busy) this.whenIdle();
+    // A held message is under way too: it is about to be sent.
+    if (!this.busy && !this.#frontend.held) this.whenIdle();
   }
 
   /** End at once, here and at the target. */

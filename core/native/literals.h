@@ -1,0 +1,251 @@
+// Finds many short literals at once: sixteen positions at a time are compared with the nibbles of four bytes of each
+// literal in eight buckets (the idea of Hyperscan's Teddy); what passes is compared byte by byte. Exact, no look-around.
+#pragma once
+
+#include <stddef.h>
+#include <stdint.h>
+#include <string.h>
+
+#include <algorithm>
+#include <string>
+#include <vector>
+
+#include "digits.h"
+
+#if defined(__x86_64__)
+#include <immintrin.h>
+#elif defined(__aarch64__)
+#include <arm_neon.h>
+#endif
+
+namespace sluice {
+
+struct Literal {
+  std::string text;  // folded to lower case if caseless
+  bool caseless;
+  // What must follow; all zero: anything.
+  int token;   // so many letters, digits, - or _ directly after it
+  int digits;  // so many digits within the next `window` bytes
+  int window;
+  bool joined;    // with nothing but separators (digits.h) among them
+  // Set by prepare(): the fingerprint's offset in text, and its bytes as one little-endian word: (word | folded) & care.
+  size_t anchor;
+  uint32_t word, folded, care;
+};
+
+constexpr size_t kFingerprint = 4;
+constexpr size_t kBuckets = 8;
+
+struct LiteralSet {
+  // Bit b of low[k][n]: a literal of bucket b has, as byte k of its fingerprint, one whose low nibble is n.
+  alignas(16) uint8_t low[kFingerprint][16] = {};
+  alignas(16) uint8_t high[kFingerprint][16] = {};
+  std::vector<Literal> buckets[kBuckets];
+  bool any = false;
+};
+
+inline uint8_t fold(uint8_t byte) { return byte >= 'A' && byte <= 'Z' ? byte | 0x20 : byte; }
+
+// Rough frequency of a byte in text and numbers. The rarest bytes of a literal are its fingerprint.
+inline double frequency(uint8_t byte) {
+  if (byte == 0) return 0.1;  // framing
+  if (byte == ' ' || (byte >= '0' && byte <= '9')) return 0.04;
+  if (byte >= 'a' && byte <= 'z') return strchr("etaoinsrhldcu", byte) != nullptr ? 0.03 : 0.008;
+  return byte < 0x80 && strchr("-.:/", byte) != nullptr ? 0.01 : 0.001;
+}
+
+inline void prepare(Literal* literal) {
+  const size_t length = literal->text.size();
+  double best = 2;
+  literal->anchor = 0;
+  for (size_t at = 0; at == 0 || at + kFingerprint <= length; at++) {
+    double chance = 1;
+    for (size_t k = at; k < at + kFingerprint && k < length; k++) chance *= frequency(static_cast<uint8_t>(literal->text[k]));
+    if (chance < best) {
+      best = chance;
+      literal->anchor = at;
+    }
+  }
+  literal->word = literal->folded = literal->care = 0;
+  for (size_t k = 0; k < kFingerprint && literal->anchor + k < length; k++) {
+    const uint8_t byte = static_cast<uint8_t>(literal->text[literal->anchor + k]);
+    const bool folds = literal->caseless && byte >= 'a' && byte <= 'z';
+    literal->word |= static_cast<uint32_t>(byte) << (8 * k);
+    literal->care |= static_cast<uint32_t>(0xff) << (8 * k);
+    if (folds) literal->folded |= static_cast<uint32_t>(0x20) << (8 * k);
+  }
+}
+
+// The nibbles that a group of literals admits at each byte of the fingerprint, and how often that passes without reason.
+struct Nibbles {
+  uint16_t low[kFingerprint] = {}, high[kFingerprint] = {};
+
+  void add(const Literal& literal) {
+    for (size_t k = 0; k < kFingerprint; k++) {
+      const uint8_t care = static_cast<uint8_t>(literal.care >> (8 * k)), byte = static_cast<uint8_t>(literal.word >> (8 * k));
+      const bool folds = ((literal.folded >> (8 * k)) & 0xff) != 0;
+      low[k] |= care == 0 ? 0xffff : static_cast<uint16_t>(1 << (byte & 15));
+      high[k] |= care == 0 ? 0xffff : static_cast<uint16_t>(1 << (byte >> 4) | (folds ? 1 << ((byte ^ 0x20) >> 4) : 0));
+    }
+  }
+
+  double chance() const {
+    double all = 1;
+    for (size_t k = 0; k < kFingerprint; k++) {
+      double one = 0;
+      for (int byte = 0; byte < 256; byte++) {
+        if ((low[k] >> (byte & 15) & 1) != 0 && (high[k] >> (byte >> 4) & 1) != 0) one += frequency(static_cast<uint8_t>(byte));
+      }
+      all *= one;
+    }
+    return all;
+  }
+};
+
+// Splits the literals, ordered by fingerprint, into at most eight runs with the least work for chance hits.
+inline void buildLiterals(std::vector<Literal> literals, LiteralSet* set) {
+  const size_t count = literals.size();
+  set->any = count > 0;
+  if (!set->any) return;
+  for (Literal& literal : literals) prepare(&literal);
+  std::sort(literals.begin(), literals.end(), [](const Literal& a, const Literal& b) {
+    return a.care != b.care ? a.care < b.care : a.folded != b.folded ? a.folded < b.folded : a.word < b.word;
+  });
+  // cost[from][to]: one bucket for literals[from, to).
+  std::vector<std::vector<double>> cost(count, std::vector<double>(count + 1, 0));
+  for (size_t from = 0; from < count; from++) {
+    Nibbles nibbles;
+    for (size_t to = from + 1; to <= count; to++) {
+      nibbles.add(literals[to - 1]);
+      cost[from][to] = nibbles.chance() * static_cast<double>(4 + to - from);
+    }
+  }
+  std::vector<std::vector<double>> best(kBuckets + 1, std::vector<double>(count + 1, 1e300));
+  std::vector<std::vector<size_t>> split(kBuckets + 1, std::vector<size_t>(count + 1, 0));
+  best[0][0] = 0;
+  for (size_t used = 1; used <= kBuckets; used++) {
+    for (size_t to = 0; to <= count; to++) {
+      best[used][to] = best[used - 1][to];
+      split[used][to] = to;
+      for (size_t from = 0; from < to; from++) {
+        const double sum = best[used - 1][from] + cost[from][to];
+        if (sum < best[used][to]) best[used][to] = sum, split[used][to] = from;
+      }
+    }
+  }
+  for (size_t used = kBuckets, to = count; used > 0; to = split[used][to], used--) {
+    Nibbles nibbles;
+    for (size_t i = split[used][to]; i < to; i++) {
+      nibbles.add(literals[i]);
+      set->buckets[used - 1].push_back(literals[i]);
+    }
+    for (size_t k = 0; k < kFingerprint; k++) {
+      for (int n = 0; n < 16; n++) {
+        if ((nibbles.low[k] >> n & 1) != 0) set->low[k][n] |= static_cast<uint8_t>(1 << (used - 1));
+        if ((nibbles.high[k] >> n & 1) != 0) set->high[k][n] |= static_cast<uint8_t>(1 << (used - 1));
+      }
+    }
+  }
+}
+
+inline bool follows(const Literal& literal, const uint8_t* bytes, size_t at, size_t length) {
+  if (literal.token > 0) {
+    if (length - at < static_cast<size_t>(literal.token)) return false;
+    for (size_t i = at; i < at + static_cast<size_t>(literal.token); i++) {
+      if ((kClasses.of[bytes[i]] & (kDigit | kLetter)) == 0 && bytes[i] != '-' && bytes[i] != '_') return false;
+    }
+  }
+  int missing = literal.digits;
+  for (size_t i = at; missing > 0 && i < length && i < at + static_cast<size_t>(literal.window); i++) {
+    if (kClasses.of[bytes[i]] == kDigit) missing--;
+    else if (literal.joined && !inRun(bytes[i])) break;
+  }
+  return missing <= 0;
+}
+
+// The literals of some buckets whose fingerprint may stand at `at`.
+template <class Emit>
+bool verify(const uint8_t* bytes, size_t length, size_t at, uint8_t buckets, const LiteralSet& set, Emit emit) {
+  uint32_t word = 0;
+  for (size_t k = 0; k < kFingerprint && at + k < length; k++) word |= static_cast<uint32_t>(bytes[at + k]) << (8 * k);
+  for (; buckets != 0; buckets &= static_cast<uint8_t>(buckets - 1)) {
+    for (const Literal& literal : set.buckets[__builtin_ctz(buckets)]) {
+      if (((word | literal.folded) & literal.care) != literal.word) continue;
+      const size_t size = literal.text.size();
+      if (at < literal.anchor || length - (at - literal.anchor) < size) continue;
+      const uint8_t* start = bytes + at - literal.anchor;
+      bool same = true;
+      for (size_t k = 0; same && k < size; k++) {
+        same = (literal.caseless ? fold(start[k]) : start[k]) == static_cast<uint8_t>(literal.text[k]);
+      }
+      const size_t end = at - literal.anchor + size;
+      if (same && follows(literal, bytes, end, length) && !emit(end - 1)) return false;
+    }
+  }
+  return true;
+}
+
+// One position; bytes after the end count as matching, verify() looks at the length.
+inline uint8_t bucketsAt(const uint8_t* bytes, size_t length, size_t at, const LiteralSet& set) {
+  uint8_t found = 0xff;
+  for (size_t k = 0; k < kFingerprint && at + k < length; k++) found &= set.low[k][bytes[at + k] & 15] & set.high[k][bytes[at + k] >> 4];
+  return found;
+}
+
+// Sixteen positions: writes the buckets of each and says whether there are any. Reads bytes[0, 19).
+#if defined(__x86_64__)
+#define SLUICE_LANES 1
+__attribute__((target("ssse3"))) inline bool bucketsOf16(const uint8_t* bytes, const LiteralSet& set, uint8_t* out) {
+  const __m128i nibble = _mm_set1_epi8(15);
+  __m128i found = _mm_set1_epi8(-1);
+  for (size_t k = 0; k < kFingerprint; k++) {
+    const __m128i lanes = _mm_loadu_si128(reinterpret_cast<const __m128i*>(bytes + k));
+    const __m128i low = _mm_load_si128(reinterpret_cast<const __m128i*>(set.low[k]));
+    const __m128i high = _mm_load_si128(reinterpret_cast<const __m128i*>(set.high[k]));
+    found = _mm_and_si128(found, _mm_shuffle_epi8(low, _mm_and_si128(lanes, nibble)));
+    found = _mm_and_si128(found, _mm_shuffle_epi8(high, _mm_and_si128(_mm_srli_epi16(lanes, 4), nibble)));
+  }
+  if (_mm_movemask_epi8(_mm_cmpeq_epi8(found, _mm_setzero_si128())) == 0xffff) return false;
+  _mm_storeu_si128(reinterpret_cast<__m128i*>(out), found);
+  return true;
+}
+inline bool hasLanes() { return __builtin_cpu_supports("ssse3"); }
+#elif defined(__aarch64__)
+#define SLUICE_LANES 1
+inline bool bucketsOf16(const uint8_t* bytes, const LiteralSet& set, uint8_t* out) {
+  uint8x16_t found = vdupq_n_u8(0xff);
+  for (size_t k = 0; k < kFingerprint; k++) {
+    const uint8x16_t lanes = vld1q_u8(bytes + k);
+    found = vandq_u8(found, vqtbl1q_u8(vld1q_u8(set.low[k]), vandq_u8(lanes, vdupq_n_u8(15))));
+    found = vandq_u8(found, vqtbl1q_u8(vld1q_u8(set.high[k]), vshrq_n_u8(lanes, 4)));
+  }
+  if (vmaxvq_u8(found) == 0) return false;
+  vst1q_u8(out, found);
+  return true;
+}
+inline bool hasLanes() { return true; }
+#endif
+
+template <class Emit>
+bool scanLiterals(const uint8_t* bytes, size_t length, const LiteralSet& set, Emit emit) {
+  if (!set.any) return true;
+  size_t at = 0;
+#if defined(SLUICE_LANES)
+  if (hasLanes()) {
+    uint8_t buckets[16];
+    for (; at + 16 + kFingerprint - 1 <= length; at += 16) {
+      if (!bucketsOf16(bytes + at, set, buckets)) continue;
+      for (size_t lane = 0; lane < 16; lane++) {
+        if (buckets[lane] != 0 && !verify(bytes, length, at + lane, buckets[lane], set, emit)) return false;
+      }
+    }
+  }
+#endif
+  for (; at < length; at++) {
+    uint8_t found = bucketsAt(bytes, length, at, set);
+    if (found != 0 && !verify(bytes, length, at, found, set, emit)) return false;
+  }
+  return true;
+}
+
+}  // namespace sluice
