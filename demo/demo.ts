@@ -1,5 +1,5 @@
 import { spawnSync } from "node:child_process";
-import { setStage } from "./stage.ts";
+import { demoName, setStage } from "./stage.ts";
 import { psqlCommand, runTour } from "./tour.ts";
 
 // `npm run demo`: everything on this machine, until Ctrl-C. `npm run demo -- --tour`: a scripted tour, then the end.
@@ -55,8 +55,8 @@ Paste in another terminal, in this folder. The token is the password; who you ar
     ${psqlCommand(stage.gatewayPort, "ci", "select count(*) from orders")}
 
   What happened, who is on, and the kill switch
-    ./sluice audit tail --follow -c .demo/sluice.yaml
-    ./sluice sessions list -c .demo/sluice.yaml
-    ./sluice lock add user:analyst --reason "tour" -c .demo/sluice.yaml
+    ./sluice audit tail --follow -c ${demoName}/sluice.yaml
+    ./sluice sessions list -c ${demoName}/sluice.yaml
+    ./sluice lock add user:analyst --reason "tour" -c ${demoName}/sluice.yaml
 
-Policy: .demo/policy.yaml (edit it; it is reloaded). Log: .demo/gateway.log. Ctrl-C ends everything.`);
+Policy: ${demoName}/policy.yaml (edit it; it is reloaded). Log: ${demoName}/gateway.log. Ctrl-C ends everything.`);

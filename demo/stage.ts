@@ -18,8 +18,9 @@ export interface Stage {
   stop(): Promise<void>;
 }
 
-/** `.demo/` at the root of the repository, made anew at every start. */
-export const demoFolder = join(rootFolder, ".demo");
+/** Folder at the root of the repository, made anew at every start. A test of the demo takes one of its own. */
+export const demoName = `.demo${process.env.SLUICE_DEMO_SUFFIX?.replace(/[^\w-]/g, "") ?? ""}`;
+const demoFolder = join(rootFolder, demoName);
 const pidFile = join(demoFolder, "pid");
 const logFile = join(demoFolder, "gateway.log");
 

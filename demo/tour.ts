@@ -1,10 +1,10 @@
 import { type CommandResult, rootFolder, run, waitFor } from "../test/helpers/processes.ts";
 import type { PersonName } from "./issuer.ts";
-import type { Stage } from "./stage.ts";
+import { demoName, type Stage } from "./stage.ts";
 
 /** The command a reader can paste, from the root of the repository. */
 export function psqlCommand(port: number, person: PersonName, sql?: string): string {
-  const base = `PGPASSWORD=$(cat .demo/tokens/${person}) psql "host=127.0.0.1 port=${port} dbname=orders user=${person}"`;
+  const base = `PGPASSWORD=$(cat ${demoName}/tokens/${person}) psql "host=127.0.0.1 port=${port} dbname=orders user=${person}"`;
   return sql === undefined ? base : `${base} -c "${sql}"`;
 }
 
@@ -13,7 +13,7 @@ interface Check {
   readonly holds: boolean;
 }
 
-const config = "-c .demo/sluice.yaml";
+const config = `-c ${demoName}/sluice.yaml`;
 
 /** Run every step and print it: the command, what it really answered, and whether that is what it should do. Gives the number of failures. */
 export async function runTour(stage: Stage): Promise<number> {
@@ -112,7 +112,9 @@ export async function runTour(stage: Stage): Promise<number> {
   ]);
 
   console.log(
-    failed === 0 ? "\nThe tour is complete: every step did what it says." : `\n${failed} check(s) failed; .demo/gateway.log may say why.`,
+    failed === 0
+      ? "\nThe tour is complete: every step did what it says."
+      : `\n${failed} check(s) failed; ${demoName}/gateway.log may say why.`,
   );
   return failed;
 }

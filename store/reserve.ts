@@ -1,3 +1,4 @@
+import { randomBytes } from "node:crypto";
 import fs from "node:fs";
 import path from "node:path";
 
@@ -20,8 +21,7 @@ export class Reserve {
     try {
       if (fs.statSync(this.file, { throwIfNoEntry: false })?.size === this.bytes) return true;
       // Not all zeros: a file system that compresses would keep nothing.
-      const block = Buffer.alloc(this.bytes);
-      for (let at = 0; at < block.length; at += 512) block.writeDoubleLE(Math.random(), at);
+      const block = randomBytes(this.bytes);
       fs.writeFileSync(this.file, block, { mode: 0o600 });
       return fs.statSync(this.file).size === this.bytes;
     } catch {

@@ -17,7 +17,7 @@ export const steps: readonly Step[] = [
   { name: "types", problems: () => tool("tsc", ["-p", "."]) },
   { name: "imports", problems: () => each(/(?<!^tools\/house\.test)\.ts$/, (file, bytes) => importFindings(file, bytes.toString())) },
   { name: "house rules", problems: () => each(/./, houseFindings) },
-  { name: "dead code", problems: () => tool("knip", ["--no-progress", "--treat-config-hints-as-errors"]) },
+  { name: "dead code", problems: () => tool("knip", ["--no-progress", "--no-config-hints"]) },
 ];
 
 async function each(names: RegExp, look: (file: string, bytes: Buffer) => readonly Finding[]): Promise<string> {

@@ -1,6 +1,6 @@
 import { randomBytes } from "node:crypto";
-import { chmodSync, existsSync, type FSWatcher, mkdirSync, readFileSync, watch, writeFileSync } from "node:fs";
-import { basename, dirname, join } from "node:path";
+import { type FSWatcher, watch } from "node:fs";
+import { basename, dirname } from "node:path";
 import { BroadcastChannel } from "node:worker_threads";
 import { type Logger, pino } from "pino";
 import { type LockStore, openLocks } from "../control/locks.ts";
@@ -14,6 +14,7 @@ import { compilePolicy } from "../core/policy/compile.ts";
 import { openRecorder, recoverOrphans } from "../store/recorder.ts";
 import type { Recorder } from "../store/types.ts";
 import { type OpenListener, openListener } from "./acceptor.ts";
+import { maskKey, prepareFolder, refuseFixed } from "./folders.ts";
 import { type Order, type Report, type Snapshot, TARGET_SLOTS } from "./messages.ts";
 import { WorkerPool } from "./pool.ts";
 
@@ -464,46 +465,4 @@ class RunningGateway implements Gateway {
     this.#log.flush();
     this.#resolveClosed();
   }
-}
-
-/** What a running gateway cannot change. */
-function refuseFixed(before: LoadedConfig["config"], after: LoadedConfig["config"]): void {
-  const changed = [
-    ["data", before.data !== after.data],
-    ["keys", before.keys !== after.keys],
-    ["listeners", JSON.stringify(before.listeners.map(fixedPart)) !== JSON.stringify(after.listeners.map(fixedPart))],
-    ["control", JSON.stringify(before.control.listen) !== JSON.stringify(after.control.listen)],
-  ].find(([, differs]) => differs);
-  if (changed !== undefined)
-    throw new SluiceError("SLUICE_CONFIG_INVALID", `${after.file}: ${changed[0]}: cannot be changed while the gateway runs; restart it`);
-}
-
-const fixedPart = (listener: LoadedConfig["config"]["listeners"][number]) => ({ protocol: listener.protocol, listen: listener.listen });
-
-function prepareFolder(folder: string, key: string): void {
-  try {
-    mkdirSync(folder, { recursive: true, mode: 0o700 });
-    if (key === "data") chmodSync(folder, 0o700);
-  } catch (error) {
-    throw new SluiceError(
-      "SLUICE_STORE_UNUSABLE",
-      `${key}: the folder ${folder} cannot be used: ${error instanceof Error ? error.message : String(error)}`,
-      {
-        hint: "Check its owner and mode.",
-        cause: error,
-      },
-    );
-  }
-}
-
-/** The secret of `hash` masks: made once, kept with the signing keys, so that tokens stay the same over restarts. */
-function maskKey(keys: string): Buffer {
-  const file = join(keys, "mask.key");
-  if (!existsSync(file)) writeFileSync(file, randomBytes(32), { mode: 0o600, flag: "wx" });
-  const key = readFileSync(file);
-  if (key.length < 32)
-    throw new SluiceError("SLUICE_STORE_UNUSABLE", `${file}: shorter than 32 bytes`, {
-      hint: "Restore it from a backup, or delete it to have a new one made (tokens of `hash` masks then change).",
-    });
-  return key;
 }

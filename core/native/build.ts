@@ -1,9 +1,11 @@
 import { execFile } from "node:child_process";
 import { createHash } from "node:crypto";
 import { existsSync, readFileSync } from "node:fs";
-import { mkdir, rm, writeFile } from "node:fs/promises";
+import { mkdir, rm, stat, writeFile } from "node:fs/promises";
 import { createRequire } from "node:module";
+import { tmpdir } from "node:os";
 import { dirname, join } from "node:path";
+import { setTimeout as sleep } from "node:timers/promises";
 import { promisify } from "node:util";
 
 /** Outcome of buildNative. */
@@ -44,6 +46,35 @@ function currentStamp(): string {
 
 const isBuilt = (name: string): boolean => existsSync(join(OUTPUT, `${name}.node`));
 
+/** A build takes seconds; a lock this old was left by one that was killed. */
+const LOCK_STALE_MILLIS = 180_000;
+const LOCK_RETRY_MILLIS = 100;
+
+/** Builds share one folder, so only one runs at a time on this machine. */
+async function locked<Result>(work: () => Promise<Result>): Promise<Result> {
+  const lock = join(tmpdir(), `sluice-build-${createHash("sha256").update(HERE).digest("hex").slice(0, 16)}`);
+  for (;;) {
+    try {
+      await mkdir(lock);
+      break;
+    } catch (error) {
+      if ((error as NodeJS.ErrnoException).code !== "EEXIST") throw error;
+      const held = await stat(lock).catch(() => undefined);
+      if (held !== undefined && Date.now() - held.mtimeMs > LOCK_STALE_MILLIS) await rm(lock, { recursive: true, force: true });
+      else await sleep(LOCK_RETRY_MILLIS);
+    }
+  }
+  try {
+    return await work();
+  } finally {
+    await rm(lock, { recursive: true, force: true });
+  }
+}
+
+function isCurrent(stamp: string): boolean {
+  return existsSync(STAMP) && readFileSync(STAMP, "utf8") === stamp && isBuilt("sluice_acceptor") && isBuilt("sluice_matcher");
+}
+
 /**
  * Build the addons unless what is there is current. Uses the installed node-gyp and headers; no network.
  * Needs python3, make and a C++17 compiler.
@@ -51,14 +82,21 @@ const isBuilt = (name: string): boolean => existsSync(join(OUTPUT, `${name}.node
  */
 export async function buildNative(options: { quiet: boolean }): Promise<NativeBuild> {
   const stamp = currentStamp();
-  const current = existsSync(STAMP) && readFileSync(STAMP, "utf8") === stamp;
-  if (current && isBuilt("sluice_acceptor") && isBuilt("sluice_matcher")) return { acceptor: "present", matcher: "present" };
+  if (isCurrent(stamp)) return { acceptor: "present", matcher: "present" };
+  return locked(async () => {
+    // Another process may have built meanwhile.
+    if (!isCurrent(stamp)) await build(stamp, options.quiet);
+    return { acceptor: "built", matcher: "built" };
+  });
+}
+
+async function build(stamp: string, quiet: boolean): Promise<void> {
   await rm(STAMP, { force: true });
   const nodeGyp = join(dirname(require.resolve("node-gyp/package.json")), "bin", "node-gyp.js");
   const argv = [nodeGyp, "rebuild", `--nodedir=${headersFolder()}`, "--silent"];
   const failure = await run(process.execPath, argv, { cwd: HERE, maxBuffer: 16 * 1024 * 1024 }).then(
     ({ stderr }) => {
-      if (!options.quiet) process.stderr.write(stderr);
+      if (!quiet) process.stderr.write(stderr);
       return undefined;
     },
     (error: Error & { stderr?: string }) => error.stderr || error.message,
@@ -66,7 +104,6 @@ export async function buildNative(options: { quiet: boolean }): Promise<NativeBu
   if (failure !== undefined) throw new Error(`the native addons could not be built (python3, make and g++ are needed)\n${failure}`);
   await mkdir(dirname(STAMP), { recursive: true });
   await writeFile(STAMP, stamp);
-  return { acceptor: "built", matcher: "built" };
 }
 
 if (import.meta.main) console.log(JSON.stringify(await buildNative({ quiet: false })));

@@ -8,6 +8,10 @@
 
 #include <vector>
 
+#if defined(__SSE2__)
+#include <emmintrin.h>
+#endif
+
 namespace sluice {
 
 // Byte classes. A separator is tight (space, dash, any byte of a multi-byte character such as a no-break space) or
@@ -44,10 +48,26 @@ struct DigitShape {
 };
 
 struct DigitRules {
-  int run = 0;  // a run of this many digits with tight separators; 0: none
+  int run = 0;  // a run of this many digits with tight separators, in groups of three and more but the last; 0: none
   std::vector<DigitShape> shapes;
   int least = 0;  // fewest digits of anything above; 0: nothing to look for
-  int bytes = 0;  // fewest bytes of anything above, separators included
+  // What a run must contain to be read, see suspects().
+  bool afterGap = false;
+  bool pairs = false;
+  bool zeros = false;
+
+  // False: no run with this shape need contain any of it.
+  bool add(const DigitShape& shape) {
+    bool allPairs = shape.count >= 5;
+    for (int i = 0; i < shape.count; i++) allPairs = allPairs && shape.groups[i].least == 2 && shape.groups[i].most == 2;
+    if (shape.zeros == 2) zeros = true;
+    else if (allPairs) pairs = true;
+    else if (shape.groups[shape.count - 1].least >= 3 && shape.groups[shape.count - 2].least >= 2 && shape.groups[0].least >= 3) afterGap = true;
+    else return false;
+    if (least == 0 || shape.digits < least) least = shape.digits;
+    shapes.push_back(shape);
+    return true;
+  }
 };
 
 inline bool startsWithZeros(const uint8_t* end, int length, const DigitShape& shape) {
@@ -108,26 +128,96 @@ bool readRun(const uint8_t* bytes, size_t start, size_t end, const DigitRules& r
   return true;
 }
 
-// Finds runs by sampling every `bytes` bytes: a run that long covers a sample, and the byte half as far before it or
-// the one half as far after it.
+// One bit a byte, of 64 bytes.
+struct ByteBits {
+  uint64_t digit = 0, zero = 0, separator = 0;
+};
+
+#if defined(__SSE2__)
+inline ByteBits bitsOf64(const uint8_t* bytes) {
+  ByteBits bits;
+  for (int i = 0; i < 64; i += 16) {
+    const __m128i lanes = _mm_loadu_si128(reinterpret_cast<const __m128i*>(bytes + i));
+    // value - first <= last - first, unsigned
+    auto within = [lanes](char first, char last) {
+      const __m128i shifted = _mm_sub_epi8(lanes, _mm_set1_epi8(first));
+      return _mm_cmpeq_epi8(_mm_min_epu8(shifted, _mm_set1_epi8(static_cast<char>(last - first))), shifted);
+    };
+    const __m128i separators = _mm_or_si128(_mm_or_si128(within('(', ')'), within('-', '/')), within(' ', ' '));
+    auto store = [i](uint64_t* out, __m128i found) { *out |= static_cast<uint64_t>(static_cast<uint32_t>(_mm_movemask_epi8(found))) << i; };
+    store(&bits.digit, within('0', '9'));
+    store(&bits.zero, within('0', '0'));
+    store(&bits.separator, _mm_or_si128(separators, lanes));  // bit 7 of a lane: a byte of a multi-byte character
+  }
+  return bits;
+}
+#else
+inline ByteBits bitsOf64(const uint8_t* bytes) {
+  ByteBits bits;
+  for (int i = 0; i < 64; i++) {
+    const uint8_t kind = kClasses.of[bytes[i]];
+    bits.digit |= static_cast<uint64_t>(kind == kDigit) << i;
+    bits.zero |= static_cast<uint64_t>(bytes[i] == '0') << i;
+    bits.separator |= static_cast<uint64_t>((kind & (kTight | kLoose)) != 0) << i;
+  }
+  return bits;
+}
+#endif
+
+// Places inside runs that may hold what the rules look for. Dates, times and prices have none of it:
+//  - a separator with three digits after it, and before it two digits and more of a run, or another separator;
+//  - almost as many digits side by side as a run needs;
+//  - four gaps with pairs of digits between and after; - two zeros, a digit, and a gap within three bytes.
+inline uint64_t suspects(const ByteBits& bits, const DigitRules& rules) {
+  const uint64_t d = bits.digit, s = bits.separator, any = d | s;
+  uint64_t found = 0;
+  if (rules.afterGap || rules.run > 0) found |= s & d >> 1 & d >> 2 & d >> 3 & (s << 1 | (d << 1 & d << 2 & any << 3));
+  if (rules.run > 0) {
+    uint64_t row = d;
+    const int wanted = rules.run > 12 ? 11 : rules.run > 3 ? rules.run - 2 : 1;
+    for (int have = 1; have < wanted;) {
+      const int step = have < wanted - have ? have : wanted - have;
+      row &= row >> step;
+      have += step;
+    }
+    found |= row;
+  }
+  if (rules.pairs) {
+    const uint64_t pair = s & d >> 1 & d >> 2;
+    found |= pair & pair >> 3 & pair >> 6 & pair >> 9;
+  }
+  if (rules.zeros) {
+    const uint64_t z = bits.zero;
+    found |= z & z >> 1 & (d & ~z) >> 2 & (s >> 3 | (d >> 3 & (s >> 4 | (d >> 4 & s >> 5))));
+  }
+  return found;
+}
+
+// Blocks of 64 bytes that overlap, since suspects() looks up to three bytes back and eleven ahead.
 template <class Emit>
 bool scanDigits(const uint8_t* bytes, size_t length, const DigitRules& rules, Emit emit) {
   if (rules.least == 0) return true;
-  const size_t step = static_cast<size_t>(rules.bytes);
-  const size_t before = step / 2, after = step - before;
-  size_t floor = 0;
-  for (size_t sample = step - 1; sample < length;) {
-    if (!inRun(bytes[sample]) || (!inRun(bytes[sample - before]) && sample + after < length && !inRun(bytes[sample + after]))) {
-      sample += step;
-      continue;
+  constexpr size_t kBack = 4, kStride = 48;
+  size_t read = 0;  // runs before this were read
+  for (size_t base = 0; base < length; base += kStride) {
+    uint8_t padded[64];
+    const uint8_t* block = bytes + base;
+    if (length - base < 64) {
+      memset(padded, 0, sizeof padded);
+      memcpy(padded, block, length - base);
+      block = padded;
     }
-    size_t start = sample, end = sample;
-    int digits = 0;
-    while (start > floor && inRun(bytes[start - 1])) digits += kClasses.of[bytes[--start]] & kDigit;
-    while (end < length && inRun(bytes[end])) digits += kClasses.of[bytes[end++]] & kDigit;
-    if (digits >= rules.least && !readRun(bytes, start, end, rules, digits, emit)) return false;
-    floor = end;
-    sample = end + step;
+    uint64_t found = suspects(bitsOf64(block), rules) & ((uint64_t{1} << (kBack + kStride)) - 1);
+    for (; found != 0; found &= found - 1) {
+      const size_t at = base + static_cast<size_t>(__builtin_ctzll(found));
+      if (at < read) continue;
+      size_t start = at, end = at;
+      int digits = 0;
+      while (start > read && inRun(bytes[start - 1])) digits += kClasses.of[bytes[--start]] & kDigit;
+      while (end < length && inRun(bytes[end])) digits += kClasses.of[bytes[end++]] & kDigit;
+      if (digits >= rules.least && !readRun(bytes, start, end, rules, digits, emit)) return false;
+      read = end;
+    }
   }
   return true;
 }

@@ -1,4 +1,4 @@
-// Finds many short literals at once: sixteen positions at a time are compared with the nibbles of four bytes of each
+// Finds many short literals at once: 16 or 32 positions at a time are compared with the nibbles of four bytes of each
 // literal in eight buckets (the idea of Hyperscan's Teddy); what passes is compared byte by byte. Exact, no look-around.
 #pragma once
 
@@ -111,24 +111,28 @@ inline void buildLiterals(std::vector<Literal> literals, LiteralSet* set) {
   std::sort(literals.begin(), literals.end(), [](const Literal& a, const Literal& b) {
     return a.care != b.care ? a.care < b.care : a.folded != b.folded ? a.folded < b.folded : a.word < b.word;
   });
-  // cost[from][to]: one bucket for literals[from, to).
-  std::vector<std::vector<double>> cost(count, std::vector<double>(count + 1, 0));
+  // cost[from * (count + 1) + to]: one bucket for literals[from, to).
+  std::vector<double> cost(count * (count + 1), 0);
   for (size_t from = 0; from < count; from++) {
     Nibbles nibbles;
     for (size_t to = from + 1; to <= count; to++) {
       nibbles.add(literals[to - 1]);
-      cost[from][to] = nibbles.chance() * static_cast<double>(4 + to - from);
+      cost[from * (count + 1) + to] = nibbles.chance() * static_cast<double>(4 + to - from);
     }
   }
-  std::vector<std::vector<double>> best(kBuckets + 1, std::vector<double>(count + 1, 1e300));
-  std::vector<std::vector<size_t>> split(kBuckets + 1, std::vector<size_t>(count + 1, 0));
+  std::vector<double> best[kBuckets + 1];
+  std::vector<size_t> split[kBuckets + 1];
+  for (size_t used = 0; used <= kBuckets; used++) {
+    best[used].assign(count + 1, 1e300);
+    split[used].assign(count + 1, 0);
+  }
   best[0][0] = 0;
   for (size_t used = 1; used <= kBuckets; used++) {
     for (size_t to = 0; to <= count; to++) {
       best[used][to] = best[used - 1][to];
       split[used][to] = to;
       for (size_t from = 0; from < to; from++) {
-        const double sum = best[used - 1][from] + cost[from][to];
+        const double sum = best[used - 1][from] + cost[from * (count + 1) + to];
         if (sum < best[used][to]) best[used][to] = sum, split[used][to] = from;
       }
     }
@@ -192,55 +196,94 @@ inline uint8_t bucketsAt(const uint8_t* bytes, size_t length, size_t at, const L
   return found;
 }
 
-// Sixteen positions: writes the buckets of each and says whether there are any. Reads bytes[0, 19).
+// Skipping: each goes on from `at` in whole steps until a step has candidates, whose buckets it writes to `out`, or until
+// fewer bytes than a step needs are left. `at` is then the step's first position. False: no candidates.
+constexpr size_t kLanesMax = 32;
 #if defined(__x86_64__)
-#define SLUICE_LANES 1
-__attribute__((target("ssse3"))) inline bool bucketsOf16(const uint8_t* bytes, const LiteralSet& set, uint8_t* out) {
+__attribute__((target("avx2"))) inline bool skip32(const uint8_t* bytes, size_t length, const LiteralSet& set, size_t* at, uint8_t* out) {
+  const __m256i nibble = _mm256_set1_epi8(15);
+  __m256i low[kFingerprint], high[kFingerprint];
+  for (size_t k = 0; k < kFingerprint; k++) {
+    low[k] = _mm256_broadcastsi128_si256(_mm_load_si128(reinterpret_cast<const __m128i*>(set.low[k])));
+    high[k] = _mm256_broadcastsi128_si256(_mm_load_si128(reinterpret_cast<const __m128i*>(set.high[k])));
+  }
+  for (; *at + 32 + kFingerprint - 1 <= length; *at += 32) {
+    __m256i found = _mm256_set1_epi8(-1);
+    for (size_t k = 0; k < kFingerprint; k++) {
+      const __m256i lanes = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(bytes + *at + k));
+      found = _mm256_and_si256(found, _mm256_shuffle_epi8(low[k], _mm256_and_si256(lanes, nibble)));
+      found = _mm256_and_si256(found, _mm256_shuffle_epi8(high[k], _mm256_and_si256(_mm256_srli_epi16(lanes, 4), nibble)));
+    }
+    if (_mm256_testz_si256(found, found) == 0) {
+      _mm256_storeu_si256(reinterpret_cast<__m256i*>(out), found);
+      return true;
+    }
+  }
+  return false;
+}
+
+__attribute__((target("ssse3"))) inline bool skip16(const uint8_t* bytes, size_t length, const LiteralSet& set, size_t* at, uint8_t* out) {
   const __m128i nibble = _mm_set1_epi8(15);
-  __m128i found = _mm_set1_epi8(-1);
-  for (size_t k = 0; k < kFingerprint; k++) {
-    const __m128i lanes = _mm_loadu_si128(reinterpret_cast<const __m128i*>(bytes + k));
-    const __m128i low = _mm_load_si128(reinterpret_cast<const __m128i*>(set.low[k]));
-    const __m128i high = _mm_load_si128(reinterpret_cast<const __m128i*>(set.high[k]));
-    found = _mm_and_si128(found, _mm_shuffle_epi8(low, _mm_and_si128(lanes, nibble)));
-    found = _mm_and_si128(found, _mm_shuffle_epi8(high, _mm_and_si128(_mm_srli_epi16(lanes, 4), nibble)));
+  for (; *at + 16 + kFingerprint - 1 <= length; *at += 16) {
+    __m128i found = _mm_set1_epi8(-1);
+    for (size_t k = 0; k < kFingerprint; k++) {
+      const __m128i lanes = _mm_loadu_si128(reinterpret_cast<const __m128i*>(bytes + *at + k));
+      const __m128i low = _mm_load_si128(reinterpret_cast<const __m128i*>(set.low[k]));
+      const __m128i high = _mm_load_si128(reinterpret_cast<const __m128i*>(set.high[k]));
+      found = _mm_and_si128(found, _mm_shuffle_epi8(low, _mm_and_si128(lanes, nibble)));
+      found = _mm_and_si128(found, _mm_shuffle_epi8(high, _mm_and_si128(_mm_srli_epi16(lanes, 4), nibble)));
+    }
+    if (_mm_movemask_epi8(_mm_cmpeq_epi8(found, _mm_setzero_si128())) != 0xffff) {
+      _mm_storeu_si128(reinterpret_cast<__m128i*>(out), found);
+      return true;
+    }
   }
-  if (_mm_movemask_epi8(_mm_cmpeq_epi8(found, _mm_setzero_si128())) == 0xffff) return false;
-  _mm_storeu_si128(reinterpret_cast<__m128i*>(out), found);
-  return true;
+  return false;
 }
-inline bool hasLanes() { return __builtin_cpu_supports("ssse3"); }
+
+inline size_t lanesHere() { return __builtin_cpu_supports("avx2") ? 32 : __builtin_cpu_supports("ssse3") ? 16 : 0; }
+inline bool skip(size_t lanes, const uint8_t* bytes, size_t length, const LiteralSet& set, size_t* at, uint8_t* out) {
+  if (lanes == 32) return skip32(bytes, length, set, at, out);
+  return lanes == 16 && skip16(bytes, length, set, at, out);
+}
 #elif defined(__aarch64__)
-#define SLUICE_LANES 1
-inline bool bucketsOf16(const uint8_t* bytes, const LiteralSet& set, uint8_t* out) {
-  uint8x16_t found = vdupq_n_u8(0xff);
-  for (size_t k = 0; k < kFingerprint; k++) {
-    const uint8x16_t lanes = vld1q_u8(bytes + k);
-    found = vandq_u8(found, vqtbl1q_u8(vld1q_u8(set.low[k]), vandq_u8(lanes, vdupq_n_u8(15))));
-    found = vandq_u8(found, vqtbl1q_u8(vld1q_u8(set.high[k]), vshrq_n_u8(lanes, 4)));
+inline size_t lanesHere() { return 16; }
+inline bool skip(size_t, const uint8_t* bytes, size_t length, const LiteralSet& set, size_t* at, uint8_t* out) {
+  for (; *at + 16 + kFingerprint - 1 <= length; *at += 16) {
+    uint8x16_t found = vdupq_n_u8(0xff);
+    for (size_t k = 0; k < kFingerprint; k++) {
+      const uint8x16_t lanes = vld1q_u8(bytes + *at + k);
+      found = vandq_u8(found, vqtbl1q_u8(vld1q_u8(set.low[k]), vandq_u8(lanes, vdupq_n_u8(15))));
+      found = vandq_u8(found, vqtbl1q_u8(vld1q_u8(set.high[k]), vshrq_n_u8(lanes, 4)));
+    }
+    if (vmaxvq_u8(found) != 0) {
+      vst1q_u8(out, found);
+      return true;
+    }
   }
-  if (vmaxvq_u8(found) == 0) return false;
-  vst1q_u8(out, found);
-  return true;
+  return false;
 }
-inline bool hasLanes() { return true; }
+#else
+inline size_t lanesHere() { return 0; }
+inline bool skip(size_t, const uint8_t*, size_t, const LiteralSet&, size_t*, uint8_t*) { return false; }
 #endif
 
+// `lanes` as lanesHere() says, or less.
 template <class Emit>
-bool scanLiterals(const uint8_t* bytes, size_t length, const LiteralSet& set, Emit emit) {
+bool scanLiterals(const uint8_t* bytes, size_t length, const LiteralSet& set, size_t lanes, Emit emit) {
   if (!set.any) return true;
   size_t at = 0;
-#if defined(SLUICE_LANES)
-  if (hasLanes()) {
-    uint8_t buckets[16];
-    for (; at + 16 + kFingerprint - 1 <= length; at += 16) {
-      if (!bucketsOf16(bytes + at, set, buckets)) continue;
-      for (size_t lane = 0; lane < 16; lane++) {
+  uint8_t buckets[kLanesMax];
+  for (; skip(lanes, bytes, length, set, &at, buckets); at += lanes) {
+    for (size_t part = 0; part < lanes; part += 8) {
+      uint64_t eight;
+      memcpy(&eight, buckets + part, 8);
+      if (eight == 0) continue;
+      for (size_t lane = part; lane < part + 8; lane++) {
         if (buckets[lane] != 0 && !verify(bytes, length, at + lane, buckets[lane], set, emit)) return false;
       }
     }
   }
-#endif
   for (; at < length; at++) {
     uint8_t found = bucketsAt(bytes, length, at, set);
     if (found != 0 && !verify(bytes, length, at, found, set, emit)) return false;

@@ -84,14 +84,10 @@ bool readDigits(napi_env env, napi_value set, DigitRules* rules) {
   uint32_t count;
   int64_t run;
   if (!readIntProperty(env, set, "run", 0, 64, &run) || !readProperty(env, set, "shapes", &shapes) || !readList(env, shapes, 64, &count)) return false;
-  rules->run = rules->least = rules->bytes = static_cast<int>(run);
+  rules->run = rules->least = static_cast<int>(run);
   for (uint32_t i = 0; i < count; i++) {
     DigitShape shape;
-    if (napi_get_element(env, shapes, i, &entry) != napi_ok || !readShape(env, entry, &shape)) return false;
-    if (rules->least == 0 || shape.digits < rules->least) rules->least = shape.digits;
-    int bytes = shape.digits + shape.count - 1;
-    if (rules->bytes == 0 || bytes < rules->bytes) rules->bytes = bytes;
-    rules->shapes.push_back(shape);
+    if (napi_get_element(env, shapes, i, &entry) != napi_ok || !readShape(env, entry, &shape) || !rules->add(shape)) return false;
   }
   return true;
 }
@@ -202,8 +198,9 @@ napi_value Scan(napi_env env, napi_callback_info info) {
   const Database& database = *static_cast<Database*>(wrapped);
   const uint8_t* first = bytes.data + start;
   const size_t length = static_cast<size_t>(end - start);
+  static const size_t lanes = lanesHere();  // a fact of the processor, the same in every environment
   auto add = [&hits](size_t offset) { return hits.add(offset); };
-  if (!scanLiterals(first, length, database.literals, add) || !scanDigits(first, length, database.digits, add) ||
+  if (!scanLiterals(first, length, database.literals, lanes, add) || !scanDigits(first, length, database.digits, add) ||
       !scanCodes(first, length, database.codes, add)) {
     return number(env, -1);
   }

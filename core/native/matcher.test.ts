@@ -102,6 +102,12 @@ test("shapes: first group as suffix, last as prefix, middle exact", () => {
   assert.deepEqual(hits({ shapes }, "x123) (45\xc2\xa06789y"), [14]);
   assert.deepEqual(hits({ shapes }, "123-456-7890"), []);
   assert.deepEqual(hits({ shapes }, "1-123-45-6789 1 2 3 123-45-6789"), [12, 30]);
+  for (let lead = 0; lead < 130; lead++) {
+    assert.deepEqual(hits({ shapes }, `${"x".repeat(lead)}123-45-6789`), [lead + 10]);
+    assert.deepEqual(hits({ shapes }, `${"2024-05-01 12:34:56.789 ".repeat(lead)}123 45 6789`), [lead * 24 + 10]);
+  }
+  const pairs = [{ groups: Array.from({ length: 5 }, () => [2, 2] as const), zeros: 1, digits: 10 }];
+  for (let lead = 0; lead < 70; lead++) assert.deepEqual(hits({ shapes: pairs }, `${"x".repeat(lead)}01 23 45 67 89`), [lead + 13]);
   const zeros = [
     {
       groups: [
@@ -115,6 +121,47 @@ test("shapes: first group as suffix, last as prefix, middle exact", () => {
   ] as const;
   assert.deepEqual(hits({ shapes: zeros }, "9020 7946 0958"), [12]);
   assert.deepEqual(hits({ shapes: zeros }, "9220 7946 0958"), []);
+});
+
+test("shapes that the scan could miss are refused", () => {
+  assert.throws(
+    () =>
+      hits(
+        {
+          shapes: [
+            {
+              groups: [
+                [3, 3],
+                [2, 2],
+              ],
+              zeros: 0,
+              digits: 5,
+            },
+          ],
+        },
+        "",
+      ),
+    TypeError,
+  );
+  assert.throws(
+    () =>
+      hits(
+        {
+          shapes: [
+            {
+              groups: [
+                [1, 1],
+                [4, 4],
+              ],
+              zeros: 0,
+              digits: 5,
+            },
+          ],
+        },
+        "",
+      ),
+    TypeError,
+  );
 });
 
 test("codes: two letters, two digits and the rest of the length", () => {

@@ -20,7 +20,10 @@ export interface Literal {
  * may look like digits.
  */
 export interface DigitShape {
-  /** Least and most digits of each group, 2..6 groups. */
+  /**
+   * Least and most digits of each group, 2..6 groups: the first and the last three and more and the one before the last two
+   * and more; or five and more pairs with one separator byte each; or anything after two zeros.
+   */
   readonly groups: readonly (readonly [least: number, most: number])[];
   /** The first group starts with this many zeros, 0..2; after two with another digit. */
   readonly zeros: number;
@@ -32,7 +35,7 @@ export interface DigitShape {
 export interface PatternSet {
   /** At most 250. A match ends with the literal, whatever must follow. */
   readonly literals: readonly Literal[];
-  /** So many digits with nothing but spaces, dashes or multi-byte characters between; 0: not looked for. */
+  /** So many digits with nothing but spaces, dashes or multi-byte characters between, in groups of three and more but the last; 0: none. */
   readonly run: number;
   readonly shapes: readonly DigitShape[];
   /** Two letters (given in upper case, found in both), two digits, then letters or digits up to `length` in all, separators apart. */

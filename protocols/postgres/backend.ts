@@ -34,6 +34,8 @@ export class BackendReader implements MessageVisitor {
   /** Request that bytes in a run belong to; 0: none. */
   #request = 0;
   #copyOut = false;
+  /** ReadyForQuery came in the present read. */
+  #becameIdle = false;
 
   constructor(relay: Relay) {
     this.#relay = relay;
@@ -43,6 +45,11 @@ export class BackendReader implements MessageVisitor {
   push(bytes: Uint8Array, start: number, end: number): void {
     this.#scanned = undefined;
     this.#framer.push(bytes, start, end);
+    if (this.#becameIdle) {
+      // Only now: a session that leaves here must have passed on the answers that came in this read.
+      this.#becameIdle = false;
+      if (this.#relay.queue.size === 0) this.#relay.whenIdle();
+    }
     this.#relay.resumeClient();
   }
 
@@ -112,8 +119,7 @@ export class BackendReader implements MessageVisitor {
       case TYPE.errorResponse:
         return this.#error(head, bytes, start, end);
       case TYPE.noticeResponse:
-        this.replacement =
-          relay.policy.masks.length > 0 ? maskedError(bytes, start, end, relay.masker, head?.decision?.masksColumns === true) : undefined;
+        this.replacement = relay.policy.masks.length > 0 ? maskedError(bytes, start, end, relay.masker, masksColumns(relay)) : undefined;
         return this.replacement === undefined ? FORWARD : REPLACE;
       case TYPE.parameterStatus:
         return this.#parameterStatus(bytes, start, end);
@@ -285,7 +291,7 @@ export class BackendReader implements MessageVisitor {
       this.#effects.schemaChanged = false;
     }
     relay.answered();
-    if (relay.queue.size === 0) relay.whenIdle();
+    this.#becameIdle = true;
     return FORWARD;
   }
 
@@ -294,7 +300,7 @@ export class BackendReader implements MessageVisitor {
     const fields = errorFields(bytes, start, end);
     const fatal = fields.severity === "FATAL" || fields.severity === "PANIC";
     if (fatal) this.sawFatal = true;
-    const masked = relay.policy.masks.length > 0 ? maskedError(bytes, start, end, relay.masker, true) : undefined;
+    const masked = relay.policy.masks.length > 0 ? maskedError(bytes, start, end, relay.masker, masksColumns(relay)) : undefined;
     this.replacement = masked;
     if (head === undefined || head.kind === "sync") {
       if (!fatal) this.#effects.errored();
@@ -353,6 +359,8 @@ export class BackendReader implements MessageVisitor {
     return FORWARD;
   }
 }
+
+const masksColumns = (relay: Relay): boolean => relay.policy.masks.some((mask) => mask.columns.length > 0);
 
 const SEARCHED: ColumnAction = { kind: "scan", nullOnHit: false };
 

@@ -189,6 +189,8 @@ export class DecisionContext {
       return { ...no, rule: contentRule, refusal: "COPY TO cannot be masked in this version, and a mask applies to what it would return" };
     }
     if (this.#masked.relations.size === 0) return no;
+    const past = this.#pastMasks(operation);
+    if (past !== undefined) return { ...no, rule: this.#masked.anyRule, refusal: past };
     const touched = operation.tables.filter((table) => this.#masked.relations.has(table));
     const unknown = classified.functions.find((name) => !this.catalogue.isBuiltinFunction(name));
     if (touched.length === 0) {
@@ -221,13 +223,36 @@ export class DecisionContext {
       return refused(`masked column ${predicate} is used in a condition, which would tell its value (predicates: deny)`);
     return { columns: true, content, rule, refusal: undefined };
   }
+
+  /** Why a statement could read masked columns past their table, or take the table out of the mask's reach. */
+  #pastMasks(operation: Operation): string | undefined {
+    for (const { action, resources } of operation.accesses) {
+      if (action === "sql:do") return "DO runs code that cannot be looked into, and a column mask applies on this target";
+      for (const resource of resources) {
+        if (HOLDS_VALUES.has(resource) || resource.startsWith("pg_toast.")) {
+          return `${resource} holds values of tables' columns, and a column mask applies on this target`;
+        }
+        if (action === "sql:alter" && (this.#masked.relations.has(resource) || this.#masked.schemas.has(resource))) {
+          return `a column mask applies to ${resource}, which could get out of its reach by being altered`;
+        }
+      }
+    }
+    return undefined;
+  }
 }
+
+/** Statistics show values of the columns that they are about. */
+const HOLDS_VALUES = new Set(
+  ["pg_statistic", "pg_statistic_ext_data", "pg_stats", "pg_stats_ext", "pg_stats_ext_exprs"].map((name) => `pg_catalog.${name}`),
+);
 
 interface MaskedRelations {
   readonly columns: Map<number, Map<number, ColumnMask>>;
   /** Tables with masked columns and everything that reads them. */
   readonly relations: Set<string>;
   readonly views: Set<string>;
+  /** `schema:name` of each schema with masked columns. */
+  readonly schemas: Set<string>;
   readonly columnNames: Map<string, Set<string>>;
   /** Columns whose every mask says `predicates: allow`. */
   readonly openPredicates: Map<string, Set<string>>;
@@ -241,6 +266,7 @@ function maskedRelations(masks: readonly MaskRule[], catalogue: Catalogue): Mask
     columns: new Map(),
     relations: new Set(),
     views: new Set(),
+    schemas: new Set(),
     columnNames: new Map(),
     openPredicates: new Map(),
     ruleOf: new Map(),
@@ -260,6 +286,7 @@ function maskedRelations(masks: readonly MaskRule[], catalogue: Catalogue): Mask
       if (origin === undefined) continue;
       const table = qualify(origin.schema, origin.table);
       add(result.columnNames, table, origin.column);
+      result.schemas.add(`schema:${origin.schema}`);
       if (rule.predicates === "allow") add(result.openPredicates, table, origin.column);
       if (!result.ruleOf.has(table)) result.ruleOf.set(table, rule.name);
     }

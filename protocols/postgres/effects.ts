@@ -64,6 +64,10 @@ export function sentEffects(relay: Relay, classified: Classified): Undo | undefi
       };
 }
 
+/** A schema change of something besides a relation: a function, a type, an operator, an extension … */
+export const changesObjects = (classified: Classified): boolean =>
+  classified.effects.some((effect) => effect.kind === "ddl") && classified.accesses.some((access) => access.others.length > 0);
+
 /**
  * The server has answered a message with effects. Collected until ReadyForQuery, because only then is it known whether
  * the (implicit) transaction held.
@@ -72,6 +76,7 @@ export class EffectsSinceReady {
   #pathChanges = 0;
   #pathEffect: SessionEffect | undefined;
   #transactions = 0;
+  #ends = 0;
   #rolledBackTo = false;
   #failed = false;
   #lastTag = "";
@@ -87,10 +92,12 @@ export class EffectsSinceReady {
       if (effect.kind === "transaction") {
         this.#transactions += 1;
         if (effect.verb === "rollback_to") this.#rolledBackTo = true;
+        if (effect.verb === "commit" || effect.verb === "rollback" || effect.verb === "prepare") this.#ends += 1;
       }
       if (effect.kind === "ddl") {
         relay.schemaChanges -= 1;
         this.schemaChanged = true;
+        if (changesObjects(classified)) relay.objectsChanged = true;
       }
     }
   }
@@ -115,16 +122,22 @@ export class EffectsSinceReady {
       else if (effect.kind === "reset_all" || (effect.kind === "discard" && effect.what === "all")) path.reset(inBlock);
       for (let index = 0; index < this.#pathChanges; index += 1) path.settled();
     }
-    if (this.#rolledBackTo) path.lost();
-    if (inBlock && after === 0x49) {
-      path.ended(this.#lastTag === "COMMIT" ? "commit" : "rollback");
+    // Only a message that ends the block and does nothing else to it says which value holds.
+    const tag = this.#lastTag;
+    const ended = inBlock && after === 0x49;
+    if (ended && this.#transactions === 1 && (tag === "COMMIT" || tag === "ROLLBACK")) path.ended(tag === "COMMIT" ? "commit" : "rollback");
+    else if (ended || this.#rolledBackTo || this.#ends > 0) path.unclear();
+    if (after === 0x49) relay.objectsChanged = false;
+    if (ended) {
       relay.names.portals.clear();
     }
     if (!inBlock && after === 0x49 && relay.names.portals.size > 0 && relay.queue.size === 0) relay.names.portals.clear();
     this.#pathChanges = 0;
     this.#pathEffect = undefined;
     this.#transactions = 0;
+    this.#ends = 0;
     this.#rolledBackTo = false;
     this.#failed = false;
+    this.#lastTag = "";
   }
 }

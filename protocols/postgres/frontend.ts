@@ -1,33 +1,28 @@
 import { SluiceError } from "../../core/errors.ts";
 import { LIMITS } from "../../core/limits.ts";
 import type { Moment } from "../../core/policy/types.ts";
-import { type Refused, refuse } from "../../core/verdict.ts";
+import type { Refused } from "../../core/verdict.ts";
 import type { StatementRecord } from "../../store/types.ts";
 import { objectName, readBind, readParameters } from "./bind.ts";
 import { type Decision, UNKNOWN_RELATION, withInner } from "./decide.ts";
 import { refusalResponse } from "./deny.ts";
-import { sentEffects } from "./effects.ts";
+import { changesObjects, sentEffects } from "./effects.ts";
 import { FORWARD, FORWARD_AND_ADD, HOLD, MessageFramer, type MessageVisitor, REPLACE } from "./frame.ts";
 import { describe, errorResponse, FRONTEND_MESSAGES, flush, parse, query, TYPE } from "./messages.ts";
 import type { Pending, PendingKind } from "./pending.ts";
+import { FUNCTION_CALL, heldRefusal, maskRefusal, REFUSED_PARSE, REFUSED_QUERY, redact } from "./refused.ts";
 import type { Relay } from "./relay.ts";
 import { binaryRefusal } from "./rows.ts";
 import type { Classified } from "./sql/types.ts";
 import type { Portal, PreparedStatement } from "./statements.ts";
 
-/**
- * What is sent to the target in place of a refused message. It fails there in the raw parser, so the server itself
- * does what an error does: it rolls an implicit transaction back, fails an explicit one, skips to Sync, and answers in
- * order. Its ErrorResponse is then replaced by Sluice's own.
- */
-const REFUSED_TEXT = "/* a statement was refused by Sluice */ refused";
-const REFUSED_QUERY = query(REFUSED_TEXT);
-const REFUSED_PARSE = parse("sluice_refused", REFUSED_TEXT);
 const FLUSH = flush();
 
 const NO_BYTES = new Uint8Array(0);
 
 type Outcome = Decision | "hold";
+
+const UNCOMMITTED = "this transaction has changed functions or types, and a column mask applies to what the statement reads";
 
 /** The client's side of a session: every message is looked up, inspected, decided, recorded, and only then sent on. */
 export class FrontendReader implements MessageVisitor {
@@ -39,6 +34,8 @@ export class FrontendReader implements MessageVisitor {
   #fresh = false;
   /** The message being emitted carries a secret: these bytes go on record instead of it. */
   #redacted: Uint8Array | undefined;
+  /** Terminate came; the session ends once what came before it in the same read has gone out. */
+  #terminated = false;
 
   constructor(relay: Relay) {
     this.#relay = relay;
@@ -52,11 +49,13 @@ export class FrontendReader implements MessageVisitor {
   push(bytes: Uint8Array, start: number, end: number): void {
     this.#relay.lastActivityMillis = Date.now();
     this.#framer.push(bytes, start, end);
+    if (this.#terminated) this.#relay.terminated();
     if (this.#relay.queue.size > LIMITS.pipelineDepth) this.#relay.pipelineFull();
   }
 
   resume(): void {
     this.#framer.resume();
+    if (this.#terminated) this.#relay.terminated();
     this.#relay.resumeClient();
   }
 
@@ -105,7 +104,7 @@ export class FrontendReader implements MessageVisitor {
         relay.copyIn = false;
         return FORWARD;
       case TYPE.terminate:
-        relay.terminated();
+        this.#terminated = true;
         return REPLACE;
       default:
     }
@@ -393,6 +392,10 @@ export class FrontendReader implements MessageVisitor {
     }
     this.#classified = undefined;
     this.#fresh = false;
+    if (decision.masksColumns && (relay.objectsChanged || changesObjects(classified))) {
+      const verdict = maskRefusal(decision, relay.policy.policyVersion, UNCOMMITTED, "Commit the schema change first.");
+      return { ...decision, verdict, record: { ...decision.record, effect: "deny" } };
+    }
     return decision;
   }
 
@@ -451,44 +454,6 @@ export class FrontendReader implements MessageVisitor {
   }
 }
 
-function maskRefusal(decision: Decision, policyVersion: string, why: string): Refused {
-  return refuse({
-    code: "SLUICE_MASK_IMPOSSIBLE",
-    rule: decision.verdict.rule,
-    policyVersion,
-    stable: false,
-    message: why,
-    hint: "Ask for the result in text format, or select other columns.",
-  });
-}
-
-/** Until approvals exist, what would be held is refused. */
-function heldRefusal(rule: string | undefined, policyVersion: string): Refused {
-  return refuse({
-    code: "SLUICE_APPROVAL_UNAVAILABLE",
-    rule,
-    policyVersion,
-    stable: true,
-    message: "this operation needs an approval, and this version has none",
-    hint: undefined,
-  });
-}
-
-const FUNCTION_CALL: Classified = {
-  accesses: [{ action: "sql:function_call", relations: [], others: [] }],
-  statements: 1,
-  unfiltered: false,
-  columns: [],
-  functions: [],
-  effects: [],
-  columnUse: { plain: [], star: false, expressions: [], predicates: [], wholeRows: false, untraceable: true },
-  copy: "none",
-  explains: false,
-  secrets: [],
-  refusal: "the FunctionCall message is not let through; call the function in a statement",
-  empty: false,
-};
-
 function text(bytes: Uint8Array, start: number, end: number): string {
   return Buffer.from(bytes.buffer, bytes.byteOffset + start, end - start).toString("utf8");
 }
@@ -497,17 +462,3 @@ function text(bytes: Uint8Array, start: number, end: number): string {
 function copyOf(bytes: Uint8Array, start: number, end: number): Uint8Array {
   return new Uint8Array(bytes.subarray(start, end));
 }
-
-/** The text with each secret replaced; lengths change. */
-function redact(bytes: Uint8Array, secrets: readonly (readonly [number, number])[]): Uint8Array {
-  const parts: Uint8Array[] = [];
-  let at = 0;
-  for (const [start, end] of secrets) {
-    parts.push(bytes.subarray(at, start), REDACTED);
-    at = end;
-  }
-  parts.push(bytes.subarray(at));
-  return Buffer.concat(parts);
-}
-
-const REDACTED = Buffer.from("'[REDACTED]'");

@@ -223,12 +223,6 @@ export const negotiateProtocolVersion = (version: number, unknownOptions: readon
     w.int32(version).int32(unknownOptions.length);
     for (const option of unknownOptions) w.cstring(option);
   });
-export const emptyQueryResponse = (): Uint8Array => typed(TYPE.emptyQueryResponse);
-export const parseComplete = (): Uint8Array => typed(TYPE.parseComplete);
-export const bindComplete = (): Uint8Array => typed(TYPE.bindComplete);
-export const closeComplete = (): Uint8Array => typed(TYPE.closeComplete);
-export const noData = (): Uint8Array => typed(TYPE.noData);
-export const commandComplete = (tag: string): Uint8Array => typed(TYPE.commandComplete, (w) => w.cstring(tag));
 
 export const terminate = (): Uint8Array => typed(TYPE.terminate);
 export const sync = (): Uint8Array => typed(TYPE.sync);

@@ -30,10 +30,19 @@ export function errorFields(bytes: Uint8Array, start: number, end: number): { se
 const QUOTING_FIELDS = new Set([0x44, 0x48, 0x57, 0x71]);
 /** Fields that may quote a value of the statement: the primary message. */
 const MESSAGE_FIELD = 0x4d;
+const CONTEXT_FIELD = 0x57;
+const WITHHELD = Buffer.from("[withheld by Sluice: it comes from a function, and a column mask applies on this target]");
+
+/** A context field names the code that was running, which can put anything into the message; COPY's names the client's own line. */
+function comesFromCode(bytes: Uint8Array, start: number, end: number): boolean {
+  for (const [type, from, to] of fieldsOf(bytes, start, end)) if (type === CONTEXT_FIELD) return !utf8(bytes, from, to).startsWith("COPY ");
+  return false;
+}
 
 /**
  * An ErrorResponse or NoticeResponse as a masked session may see it: detail, hint, context and internal query are left
- * out where column masks are in force, and what a detector finds in the rest is replaced.
+ * out where column masks are in force, the message too if a function put it together, and what a detector finds in the rest
+ * is replaced.
  * @returns undefined when nothing changes
  */
 export function maskedError(
@@ -45,9 +54,14 @@ export function maskedError(
 ): Uint8Array | undefined {
   const parts: Uint8Array[] = [];
   let changed = false;
+  const withheld = byColumn && comesFromCode(bytes, start, end);
   for (const [type, from, to] of fieldsOf(bytes, start, end)) {
     if (byColumn && QUOTING_FIELDS.has(type)) {
       changed = true;
+      continue;
+    }
+    if (withheld && type === MESSAGE_FIELD) {
+      parts.push(bytes.subarray(from - 1, from), WITHHELD, ZERO);
       continue;
     }
     const scanned =

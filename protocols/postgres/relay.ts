@@ -79,6 +79,8 @@ export class Relay {
   copyIn = false;
   /** The server ignores what comes until Sync, and no Sync is on its way to it. */
   skipping = false;
+  /** This transaction has made or changed functions, types or the like, which the catalogue does not show yet. */
+  objectsChanged = false;
   /** Schema changes that were sent and are not confirmed: nothing is decided until they are. */
   schemaChanges = 0;
   /** Operations decided so far. */

@@ -65,6 +65,11 @@ export class SearchPath {
     this.#current = this.#committed;
   }
 
+  /** A transaction block ended in a way that does not tell whether its changes hold. */
+  unclear(): void {
+    if (this.#atCommit !== NONE || this.#current !== this.#committed) this.lost();
+  }
+
   /** Something happened after which the value cannot be known. */
   lost(): void {
     if (this.#reports) return;

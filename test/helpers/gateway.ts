@@ -51,6 +51,8 @@ export interface Gateway {
   readonly ready: Readonly<Record<string, unknown>>;
   readonly pid: number;
   isRunning(): boolean;
+  /** Exit status of the latest start once it has ended; null while it runs or where a signal ended it. */
+  readonly exitCode: number | null;
   /** Run `./sluice … -c configFile`. */
   cli(args: readonly string[], options?: CommandOptions): Promise<CommandResult>;
   /** What all starts of this gateway have written to stderr so far. */
@@ -137,6 +139,9 @@ export async function startGateway(options: GatewayOptions): Promise<Gateway> {
       return current.child.pid ?? 0;
     },
     isRunning,
+    get exitCode() {
+      return current.child.exitCode;
+    },
     cli: (args, commandOptions = {}) => {
       // What comes after `--` belongs to the program that `connect` starts.
       const end = args.includes("--") ? args.indexOf("--") : args.length;

@@ -7,8 +7,12 @@ type KeysOf<T> = T extends unknown ? keyof T : never;
 
 /** Every node kind of the grammar: `SelectStmt`, `A_Expr`, … */
 export type Kind = KeysOf<Node>;
+/** All kinds as one object type: far quicker to check than an Extract per kind. */
+type Bodies = (Node extends infer N ? (N extends unknown ? (node: N) => void : never) : never) extends (node: infer All) => void
+  ? All
+  : never;
 /** The fields of one kind. */
-export type Body<K extends Kind> = Extract<Node, { [P in K]: unknown }>[K & KeysOf<Extract<Node, { [P in K]: unknown }>>];
+export type Body<K extends Kind> = Bodies[K];
 export type StatementKind = Extract<Kind, `${string}Stmt`>;
 
 /** A part of the tree whose kind is not known to the compiler. */

@@ -1,4 +1,4 @@
-import { ParserBreakdown, type Grammar, SyntaxRefusal } from "./grammar.ts";
+import { type Grammar, ParserBreakdown, SyntaxRefusal } from "./grammar.ts";
 import { stringLiterals } from "./lexer.ts";
 import { literalsToKeep, type Shape } from "./shape.ts";
 import { newWalk, statement } from "./statements.ts";

@@ -13,6 +13,11 @@ port.on("message", (text: Uint8Array) => {
   grammar
     .ready()
     .then(() => port.postMessage(judge(grammar, shape, text)))
-    .catch(() => process.exit(1));
+    // An exception nobody catches ends this thread; a new one takes its place.
+    .catch((error: unknown) => {
+      setImmediate(() => {
+        throw error;
+      });
+    });
 });
 port.postMessage("ready");

@@ -1,4 +1,4 @@
-import { type Node, as, constantText } from "./ast.ts";
+import { as, constantText, type Node } from "./ast.ts";
 
 /** Settings that no client may change, with the values that may stand all the same (undefined: none). */
 const REFUSED = new Map<string, { readonly values: readonly string[]; readonly why: string }>();

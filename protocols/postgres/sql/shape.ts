@@ -4,13 +4,13 @@ import {
   IDENT_START,
   isIdentPart,
   isSmallInteger,
+  SPACE,
   skipBlockComment,
   skipDollar,
   skipLineComment,
   skipNumber,
   skipQuotedIdentifier,
   skipString,
-  SPACE,
 } from "./lexer.ts";
 
 /** Longest key, in bytes, and most literals of a text that has one. */

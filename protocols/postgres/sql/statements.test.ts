@@ -3,7 +3,7 @@ import { readFileSync } from "node:fs";
 import { after, before, test } from "node:test";
 import type { Node } from "./ast.ts";
 import { createClassifier } from "./classify.ts";
-import { statement, newWalk } from "./statements.ts";
+import { newWalk, statement } from "./statements.ts";
 import { summary } from "./summary.ts";
 import type { Classified, Classifier } from "./types.ts";
 

@@ -1,4 +1,4 @@
-import { as, type Body, type Kind, type Node, type StatementKind, type Tree, constantText, kindOf, strings } from "./ast.ts";
+import { as, type Body, constantText, type Kind, kindOf, type Node, type StatementKind, strings, type Tree } from "./ast.ts";
 import { DEFINITIONS } from "./definitions.ts";
 import { EXPRESSIONS } from "./expressions.ts";
 import { creates, optionText, QUERIES } from "./queries.ts";

@@ -1,4 +1,4 @@
-import { type Body, type Kind, kindOf, type Node, type Tree, isTree } from "./ast.ts";
+import { type Body, isTree, type Kind, kindOf, type Node, type Tree } from "./ast.ts";
 import { CHANGES_SEQUENCE, functionRule, qualifiedRule, TAKES_ROW } from "./functions.ts";
 import type { Classified, RelationName, SessionEffect, StatementAccess } from "./types.ts";
 
