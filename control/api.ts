@@ -87,6 +87,7 @@ function showSession({ path }: Call, control: GatewayControl): Answer {
 }
 
 async function killSession({ path, body, by }: Call, control: GatewayControl): Promise<Answer> {
+  known(body, ["reason"]);
   const id = path[2] ?? "";
   const killed = await control.kill(id, text(body, "reason", REASON_CHARACTERS) ?? "ended by an operator", by);
   return killed ? { status: 200, body: { killed: true, session: id } } : noSession(id);

@@ -1,11 +1,12 @@
 import assert from "node:assert/strict";
-import { spawn } from "node:child_process";
-import { existsSync, mkdtempSync, rmSync, statSync, writeFileSync } from "node:fs";
+import { execFileSync, spawn } from "node:child_process";
+import { existsSync, mkdtempSync, readFileSync, rmSync, statSync, writeFileSync } from "node:fs";
 import { request as httpRequest } from "node:http";
 import { connect, createServer } from "node:net";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { after, before, beforeEach, describe, it } from "node:test";
+import { connect as connectTls } from "node:tls";
 import { BODY_BYTES } from "./api.ts";
 import { DATA_LOCK_FILE, dataFolderHolder, lockDataFolder } from "./data-lock.ts";
 import { type LockStore, openLocks } from "./locks.ts";
@@ -119,6 +120,8 @@ describe("the socket", () => {
   it("kills under the local user's name", async () => {
     assert.equal((await ask("POST", "/v1/sessions/s-1/kill", { body: '{"reason":"bad query"}' })).status, 200);
     assert.equal((await ask("POST", "/v1/sessions/a%2Fb/kill")).status, 404);
+    assert.equal((await ask("POST", "/v1/sessions/s-1/kill", { body: '{"reasons":"misspelt"}' })).status, 400);
+    assert.equal(calls.length, 2);
     assert.match(calls[0] ?? "", /^kill s-1 bad query local:\S+$/);
     assert.match(calls[1] ?? "", /^kill a\/b ended by an operator local:/);
   });
@@ -290,5 +293,41 @@ describe("the data folder", () => {
 
     writeFileSync(path, "");
     await assert.rejects(startControl(control, bare, other), { code: "SLUICE_STORE_UNUSABLE" });
+  });
+});
+
+describe("the TCP address with TLS", () => {
+  const certificate = (name: string) => {
+    const [cert, key] = [join(folder, `${name}.crt`), join(folder, `${name}.key`)];
+    const made = ["-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes", "-days", "2", "-subj", `/CN=${name}`];
+    execFileSync("openssl", ["req", ...made, "-keyout", key, "-out", cert], { stdio: "ignore" });
+    return { cert: readFileSync(cert, "utf8"), key: readFileSync(key, "utf8") };
+  };
+
+  it("serves a renewed certificate at the next connection", async () => {
+    const other = mkdtempSync(join(tmpdir(), "sluice-tls-"));
+    const listen = { host: "127.0.0.1", port: 0 };
+    const config = { control: { listen, tls: certificate("before") } };
+    const renewed = certificate("after");
+    const secure = await startControl(control, config, other);
+    const served = () =>
+      new Promise((resolve, reject) => {
+        const tls = connectTls({ port: Number(secure.addresses.tcp?.split(":")[1]), rejectUnauthorized: false });
+        tls.once("error", reject).once("secureConnect", () => {
+          resolve(tls.getPeerCertificate().subject.CN);
+          tls.destroy();
+        });
+      });
+    try {
+      assert.equal(await served(), "before");
+      config.control.tls = renewed;
+      assert.equal(await served(), "after");
+      // What OpenSSL does not take leaves the last one in use.
+      config.control.tls = { cert: "broken", key: "broken" };
+      assert.equal(await served(), "after");
+    } finally {
+      await secure.close();
+      rmSync(other, { recursive: true });
+    }
   });
 });

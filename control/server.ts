@@ -1,6 +1,6 @@
 import { chmodSync, lstatSync, mkdirSync, renameSync, rmSync } from "node:fs";
 import { createServer, type IncomingMessage, type RequestListener, type Server, type ServerResponse } from "node:http";
-import { createServer as createTlsServer } from "node:https";
+import { createServer as createTlsServer, type Server as TlsServer } from "node:https";
 import { type AddressInfo, connect } from "node:net";
 import { userInfo } from "node:os";
 import { join } from "node:path";
@@ -28,6 +28,7 @@ export interface ControlServer {
  * The control API. Over `<data>/control.sock` (0600 in a 0700 folder) everything: reaching it takes the gateway's own user
  * or root, and Node cannot ask which of the two it was, so the socket's owner is put on record. Over TCP only /healthz,
  * /readyz and /metrics.
+ * @param config asked again at each connection over TLS, so that a renewed certificate comes into use
  * @throws SluiceError SLUICE_DATA_IN_USE when another gateway works on the data folder; SLUICE_CONFIG_INVALID when the address cannot be bound
  */
 export async function startControl(control: GatewayControl, config: Pick<Config, "control">, dataFolder: string): Promise<ControlServer> {
@@ -42,10 +43,10 @@ export async function startControl(control: GatewayControl, config: Pick<Config,
   };
   try {
     servers.push(await listenSocket(control, dataFolder, socket));
-    const { listen, tls } = config.control;
+    const { listen } = config.control;
     let tcp: string | undefined;
     if (listen !== undefined) {
-      const server = await listenTcp(control, listen, tls);
+      const server = await listenTcp(control, listen, config);
       servers.push(server);
       const { address, family, port } = server.address() as AddressInfo;
       tcp = family === "IPv6" ? `[${address}]:${port}` : `${address}:${port}`;
@@ -119,7 +120,8 @@ async function removeStaleSocket(socket: string): Promise<void> {
   rmSync(socket, { force: true });
 }
 
-async function listenTcp(control: GatewayControl, listen: ListenAddress, tls: ServerTls | undefined): Promise<Server> {
+async function listenTcp(control: GatewayControl, listen: ListenAddress, config: Pick<Config, "control">): Promise<Server> {
+  const { tls } = config.control;
   const loopback = isLoopbackHost(listen.host);
   const name = `${listen.host}:${listen.port}`;
   if (tls === undefined && !loopback) {
@@ -134,13 +136,31 @@ async function listenTcp(control: GatewayControl, listen: ListenAddress, tls: Se
     server =
       tls === undefined
         ? createServer(serverOptions, handler)
-        : createTlsServer({ ...serverOptions, ...tls, minVersion: "TLSv1.2", handshakeTimeout: REQUEST_MILLIS }, handler);
+        : renewing(createTlsServer({ ...serverOptions, ...tlsOptions(tls), handshakeTimeout: REQUEST_MILLIS }, handler), tls, config);
   } catch {
     throw new SluiceError("SLUICE_CONFIG_INVALID", "control.tls: certificate and key cannot be used together", {
       hint: "Check that both are PEM and belong together.",
     });
   }
   return bound(harden(server), { host: listen.host, port: listen.port }, `control.listen: ${name}`);
+}
+
+const tlsOptions = ({ cert, key }: ServerTls) => ({ cert, key, minVersion: "TLSv1.2" as const });
+
+/** Take up a certificate that was renewed since the last connection. */
+function renewing(server: TlsServer, first: ServerTls, config: Pick<Config, "control">): TlsServer {
+  let used = first;
+  // Before the server's own listener, which begins the handshake.
+  return server.prependListener("connection", () => {
+    const { tls } = config.control;
+    if (tls === undefined || (tls.cert === used.cert && tls.key === used.key)) return;
+    used = tls;
+    try {
+      server.setSecureContext(tlsOptions(tls));
+    } catch {
+      // OpenSSL refuses what the load let through (a key that is too short, for one): the earlier certificate serves on.
+    }
+  });
 }
 
 const serverOptions = {

@@ -12,5 +12,14 @@ const escaped = (character: string): string => {
 /** Text from outside made fit for one line of a terminal: whatever could act there is written as an escape. */
 export const oneLine = (text: string): string => text.toWellFormed().replace(ACTIVE, escaped);
 
-/** The same for several lines: line feeds and tabs stay. */
+/**
+ * JSON on one line for a terminal or a pipe: what could act on a terminal is written in JSON's own escapes, so that the
+ * parsed value stays the same.
+ */
+export const jsonLine = (value: unknown): string =>
+  JSON.stringify(value).replace(ACTIVE, (character) =>
+    character.replace(/[^]/g, (unit) => `\\u${unit.charCodeAt(0).toString(16).padStart(4, "0")}`),
+  );
+
+/** Like oneLine for several lines: line feeds and tabs stay. */
 export const manyLines = (text: string): string => text.toWellFormed().replace(ACTIVE_BUT_LAYOUT, escaped);

@@ -4,7 +4,7 @@ import { readText } from "../../core/config/inputs.ts";
 import { Problems } from "../../core/config/problems.ts";
 import { readYaml } from "../../core/config/yaml.ts";
 import { ERROR_CODES, SluiceError, toSluiceError } from "../../core/errors.ts";
-import { manyLines, oneLine } from "../../core/printable.ts";
+import { jsonLine, manyLines, oneLine } from "../../core/printable.ts";
 
 /** Options that every command has. */
 export interface Common {
@@ -74,7 +74,7 @@ export function qualifyName(name: string, issuers: readonly string[]): string {
 }
 
 export function printJson(value: unknown): void {
-  process.stdout.write(`${JSON.stringify(value)}\n`);
+  process.stdout.write(`${jsonLine(value)}\n`);
 }
 
 /** A line of text whose parts may come from outside. */

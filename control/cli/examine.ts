@@ -59,13 +59,13 @@ function addon(name: string, load: () => object, missing: "warn" | "fail"): Find
   const check = `native ${name}`;
   try {
     load();
-    return { check, status: "ok", detail: name === "matcher" ? "built, libvectorscan loads" : "built" };
+    return { check, status: "ok", detail: "built" };
   } catch (thrown) {
     const { cause } = thrown as Error;
     const why = cause instanceof Error ? cause.message.split("\n")[0] : (thrown as Error).message;
     const advice =
       name === "matcher"
-        ? "masking uses its slower portable engine; install libvectorscan-dev and set the project up again"
+        ? "masking uses its slower portable engine; set the project up again"
         : "set the project up again";
     return { check, status: missing, detail: `${why}; ${advice}` };
   }

@@ -34,7 +34,7 @@ async function serve(gateway: Gateway): Promise<void> {
   let control: ControlServer | undefined;
   try {
     const { startControl } = await import("../server.ts");
-    control = await startControl(gateway, gateway.config, gateway.config.data);
+    control = await startControl(gateway, present(gateway), gateway.config.data);
     const { tcp, socket } = control.addresses;
     printJson({ event: "ready", listeners: gateway.addresses.listeners, control: tcp ?? null, socket, pid: process.pid });
     await gateway.closed;
@@ -43,6 +43,13 @@ async function serve(gateway: Gateway): Promise<void> {
     await control?.close();
   }
 }
+
+/** The configuration as it is when it is asked for: a reload replaces it. */
+const present = (gateway: Gateway) => ({
+  get control() {
+    return gateway.config.control;
+  },
+});
 
 /** The first SIGTERM or SIGINT lets statements end, a second one ends at once; SIGHUP reads the files again. */
 function handleSignals(gateway: Gateway): { stop(): void } {

@@ -54,6 +54,8 @@ interface RawConfig {
 }
 
 export const DEFAULT_RECORD: RecordConfig = { results: "head", headBytes: 1_000_000 };
+/** As in the schema. Another number of workers is put to work beside the present one, so twice as many need a slot. */
+const WORKERS_MAX = 64;
 const DEFAULT_ALGORITHMS = ["RS256", "ES256", "PS256", "EdDSA"];
 
 /** Fill in a `record:` block over what holds without it. */
@@ -86,7 +88,7 @@ export function buildConfig(document: YamlFile, inputs: Inputs, problems: Proble
     file: join(inputs.folder, basename(document.file)),
     data,
     keys,
-    workers: typeof raw.workers === "number" ? raw.workers : Math.min(256, availableParallelism()),
+    workers: typeof raw.workers === "number" ? raw.workers : Math.min(WORKERS_MAX, availableParallelism()),
     control,
     listeners,
     issuers: raw.identity.issuers.map((issuer, index) => buildIssuer(issuer, ["identity", "issuers", index])),

@@ -115,6 +115,28 @@ test("defaults are filled in, paths are absolute, and the result is plain data",
   );
 });
 
+test("a secret in a place where it does not belong is not repeated", () => {
+  const cases: readonly (readonly [string, RegExp])[] = [
+    [change("10.0.0.5:5432", '"postgres://svc:pa/ss@w@db.example:5432/orders?x=y"'), /got "postgres:\/\/\(not shown\)@db\.example/],
+    [change("10.0.0.5:5432", `"host=db Password = 's3cret-\\\\'v alue' port=5432"`), /got "host=db Password = \(not shown\) port=5432"/],
+    [change("https://idp.example.com", "https://svc:s3cret-value@idp.example.com/?x"), /got "https:\/\/\(not shown\)@idp/],
+    [change("key: tls/server.key", 'key: "-----BEGIN PRIVATE KEY-----\\nMC4CAQAw"'), /key: expected a path, got "\(PEM text\)"/],
+  ];
+  for (const [text, shown] of cases) {
+    const lines = errors(text).join("\n");
+    assert.match(lines, shown);
+    assert.doesNotMatch(lines, /pa\/ss|w@db|s3cret|alue|MC4/);
+  }
+});
+
+test("more workers than there are slots for, twice over, are refused", () => {
+  assert.equal(load(change("listeners:", "workers: 64\nlisteners:")).config.workers, 64);
+  assert.match(
+    errors(change("listeners:", "workers: 65\nlisteners:")).join(),
+    /workers: expected auto or a whole number from 1 to 64, got 65/,
+  );
+});
+
 test("everything that can be set", () => {
   const { config, files } = load(
     `version: 1
@@ -186,7 +208,7 @@ const cases: [what: string, text: () => string, expected: string][] = [
   [
     "wrong type",
     () => change("listeners:", "workers: many\nlisteners:"),
-    'sluice.yaml:4:10: workers: expected auto or a whole number from 1 to 256, got "many"',
+    'sluice.yaml:4:10: workers: expected auto or a whole number from 1 to 64, got "many"',
   ],
   [
     "a protocol of later",

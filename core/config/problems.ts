@@ -68,11 +68,21 @@ export class Problems {
   }
 }
 
-/** A value for an error message: short, on one line, without control characters. */
+/**
+ * A secret that stands in the wrong place: user and password of a URL, the password of a connection string, a PEM text
+ * where its file's name belongs. Errors go to logs, to the audit and to whoever asks for the gateway's health.
+ */
+const withoutSecrets = (text: string): string =>
+  text
+    .replace(/-----BEGIN[^]*/, "(PEM text)")
+    .replace(/:\/\/\S*@/g, "://(not shown)@")
+    .replace(/(passw(?:or)?d|pwd)(\s*=\s*)('(?:[^'\\]|\\.)*'?|[^\s&;]*)/gi, "$1$2(not shown)");
+
+/** A value for an error message: short, on one line, without control characters and without what looks like a secret. */
 export function describeValue(value: unknown): string {
   if (value === undefined || value === null) return "nothing";
   if (Array.isArray(value)) return "a list";
   if (typeof value === "object") return "a map";
-  const text = JSON.stringify(value);
+  const text = JSON.stringify(typeof value === "string" ? withoutSecrets(value) : value);
   return text.length > 80 ? `${text.slice(0, 77)}…` : text;
 }

@@ -65,6 +65,10 @@ function chainOf(claims: Claims, config: IssuerConfig, issuers: readonly IssuerC
     const actor = act as Claims;
     const by = actor.iss === undefined ? config.issuer : name(actor.iss, "act.iss");
     const issuer = by === config.issuer ? config.name : (issuers.find((other) => other.issuer === by)?.name ?? by);
+    // An issuer is named by its URL; the name it has here would make a stranger look like one of its users, also to locks.
+    if (issuer === by && issuers.some((other) => other.name === by)) {
+      throw new ClaimError("the token's claim act.iss is not the URL of an issuer");
+    }
     chain.push(`${issuer}:${name(actor.sub, "act.sub")}`);
     act = actor.act;
   }

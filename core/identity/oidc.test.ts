@@ -179,7 +179,8 @@ describe("groups and users", () => {
     assert.deepEqual(identity.chain, ["corp:agent", "https://elsewhere:portal"]);
     let act: Record<string, unknown> = { sub: "x" };
     for (let depth = 0; depth < 8; depth++) act = { sub: "x", act };
-    for (const bad of [act, "agent", { iss: "x" }, { sub: "a", act: [] }]) {
+    // Named like an issuer here, the actor of a stranger would look like one of that issuer's users.
+    for (const bad of [act, "agent", { iss: "x" }, { sub: "a", act: [] }, { iss: "corp", sub: "alice" }]) {
       await assert.rejects(authenticator.authenticate(await token({ act: bad })), refused(INVALID, /act|delegation/));
     }
   });
