@@ -36,6 +36,8 @@ const START_MILLIS = 30_000;
 /** Workers that end this often within a minute without one staying up: the process gives up, for its supervisor to restart it. */
 const LOSSES_PER_MINUTE = 20;
 const MAX_DESCRIPTORS = 1_048_576;
+/** Clients do not get the last descriptors: an operator must reach the control API, and files must open, when a crowd has taken the rest. */
+const SPARE_DESCRIPTORS = 32;
 
 /**
  * Start a gateway from its configuration file and wait until every listener is up.
@@ -84,6 +86,8 @@ class RunningGateway implements Gateway {
   #reloadError: string | undefined;
   #ready = false;
   #draining = false;
+  #descriptorsMax = 0;
+  #turnedAway = 0;
   #losses: number[] = [];
   #startFailed: (error: Error) => void = () => {};
   #settle: NodeJS.Timeout | undefined;
@@ -125,13 +129,14 @@ class RunningGateway implements Gateway {
       START_MILLIS,
     );
     try {
+      this.#descriptorsMax = Math.min(fdLimit().soft, MAX_DESCRIPTORS);
       this.#pool = new WorkerPool(
         {
           channel: this.#channelName,
           maskKey: maskKey(config.keys),
           snapshot: this.#snapshot(),
           size: config.workers,
-          maxDescriptors: Math.min(fdLimit().soft, MAX_DESCRIPTORS),
+          maxDescriptors: this.#descriptorsMax,
         },
         {
           send: (order) => this.#channel.postMessage(order),
@@ -149,7 +154,7 @@ class RunningGateway implements Gateway {
         openListener(
           listener,
           (fd) => this.#accepted(fd, index),
-          (count) => this.#log.warn({ count }, "out of file descriptors: connections were closed at once"),
+          (count) => this.#outOfDescriptors(count),
         ),
       );
     });
@@ -165,12 +170,26 @@ class RunningGateway implements Gateway {
   }
 
   #accepted(fd: number, listener: number): void {
-    if (this.#draining || this.#sessions.size >= this.config.limits.sessions || this.#pool === undefined) {
+    // The kernel gives the lowest number that is free.
+    const full = fd >= this.#descriptorsMax - SPARE_DESCRIPTORS;
+    if (this.#draining || full || this.#sessions.size >= this.config.limits.sessions || this.#pool === undefined) {
       closeFd(fd);
-      if (!this.#draining) this.#log.warn({ sessions: this.#sessions.size }, "limits.sessions is reached: a connection was closed");
+      if (full) this.#outOfDescriptors(1);
+      else if (!this.#draining) this.#log.warn({ sessions: this.#sessions.size }, "limits.sessions is reached: a connection was closed");
       return;
     }
     this.#pool.place({ fd, listener });
+  }
+
+  /** A crowd must not fill the log as well: one line a second. */
+  #outOfDescriptors(count: number): void {
+    if (this.#turnedAway === 0) {
+      setTimeout(() => {
+        this.#log.warn({ count: this.#turnedAway }, "out of file descriptors: connections were closed at once");
+        this.#turnedAway = 0;
+      }, 1_000).unref();
+    }
+    this.#turnedAway += count;
   }
 
   #snapshot(): Snapshot {

@@ -63,10 +63,7 @@ function addon(name: string, load: () => object, missing: "warn" | "fail"): Find
   } catch (thrown) {
     const { cause } = thrown as Error;
     const why = cause instanceof Error ? cause.message.split("\n")[0] : (thrown as Error).message;
-    const advice =
-      name === "matcher"
-        ? "masking uses its slower portable engine; set the project up again"
-        : "set the project up again";
+    const advice = name === "matcher" ? "masking uses its slower portable engine; set the project up again" : "set the project up again";
     return { check, status: missing, detail: `${why}; ${advice}` };
   }
 }

@@ -11,12 +11,13 @@ export function addServeCommand(program: Command): void {
       const { startGateway } = await import("../../workers/gateway.ts");
       const { loadConfig } = await import("../../core/config/load.ts");
       loadConfig(options.config);
+      const hangup = noteHangup();
       // Before anything is opened below it: two gateways must never write to one data folder.
       const lock = lockDataFolder(readPlaces(options.config).data);
       try {
         const gateway = await startGateway(options.config);
         try {
-          await serve(gateway);
+          await serve(gateway, hangup);
         } finally {
           await gateway.close();
         }
@@ -29,8 +30,9 @@ export function addServeCommand(program: Command): void {
   );
 }
 
-async function serve(gateway: Gateway): Promise<void> {
+async function serve(gateway: Gateway, hangup: { taken(): boolean }): Promise<void> {
   const signals = handleSignals(gateway);
+  if (hangup.taken()) process.kill(process.pid, "SIGHUP");
   let control: ControlServer | undefined;
   try {
     const { startControl } = await import("../server.ts");
@@ -38,6 +40,8 @@ async function serve(gateway: Gateway): Promise<void> {
     const { tcp, socket } = control.addresses;
     printJson({ event: "ready", listeners: gateway.addresses.listeners, control: tcp ?? null, socket, pid: process.pid });
     await gateway.closed;
+    // Nobody asked for it: it gave up, and a supervisor that looks at the status has to start another.
+    if (!signals.asked) process.exitCode = 1;
   } finally {
     signals.stop();
     await control?.close();
@@ -51,8 +55,23 @@ const present = (gateway: Gateway) => ({
   },
 });
 
+/** A SIGHUP while the gateway starts would end the process; it is kept for when there is something to reload. */
+function noteHangup(): { taken(): boolean } {
+  let noted = false;
+  const note = (): void => {
+    noted = true;
+  };
+  process.on("SIGHUP", note);
+  return {
+    taken() {
+      process.off("SIGHUP", note);
+      return noted;
+    },
+  };
+}
+
 /** The first SIGTERM or SIGINT lets statements end, a second one ends at once; SIGHUP reads the files again. */
-function handleSignals(gateway: Gateway): { stop(): void } {
+function handleSignals(gateway: Gateway): { readonly asked: boolean; stop(): void } {
   let asked = false;
   const end = (): void => {
     const ending = asked ? gateway.close() : gateway.drain();
@@ -67,6 +86,9 @@ function handleSignals(gateway: Gateway): { stop(): void } {
   process.on("SIGINT", end);
   process.on("SIGHUP", reload);
   return {
+    get asked() {
+      return asked;
+    },
     stop() {
       process.off("SIGTERM", end);
       process.off("SIGINT", end);

@@ -174,6 +174,7 @@ export class BackendReader implements MessageVisitor {
     if (head.statement !== undefined && this.#relay.policy.masks.length > 0) {
       head.statement.columns = readColumns(bytes, start, end);
       head.statement.describedIn = this.#relay.context();
+      head.statement.describedAt = this.#relay.schemaEpoch;
     }
     const own = head.own;
     this.#relay.queue.shift();
@@ -245,6 +246,8 @@ export class BackendReader implements MessageVisitor {
     this.#request = head.request;
     this.#finish(head, "done", end - start);
     this.#relay.queue.shift();
+    // In a pipeline, what waits for a schema change does not wait for Sync, which may come behind it.
+    this.#relay.answered();
     // Behind this message another operation's answers may follow: the run ends here, so that each is recorded with its own.
     return this.#relay.queue.size > 1 ? FORWARD_AND_ADD : FORWARD;
   }

@@ -35,6 +35,8 @@ export interface CatalogueData {
 }
 
 const LOAD_MILLIS = 60_000;
+/** PostgreSQL's MaxHeapAttributeNumber. */
+const MAX_ATTRIBUTE = 1_600;
 /** A relation has at most 1,600 columns of at most 63 bytes, in JSON. */
 const MAX_ROW_BYTES = 2 * 1024 * 1024;
 
@@ -114,19 +116,40 @@ export async function loadCatalogue(upstream: Upstream): Promise<CatalogueData> 
   }
 }
 
-/** @param names one copy of each column name: most occur in many relations */
-function relationOf([oid, schema, name, kind, json]: TextRow, names: Map<string, string>): Relation {
+/**
+ * @param names one copy of each column name: most occur in many relations
+ * @throws SluiceError SLUICE_TARGET_REFUSED when the row is not what a server answers
+ */
+export function relationOf([oid, schema, name, kind, json]: TextRow, names: Map<string, string>): Relation {
+  const number = Number(oid);
+  if (oid == null || !Number.isInteger(number) || schema == null || name == null || kind == null) throw malformed();
   const columns: (string | undefined)[] = [];
-  if (json !== null && json !== undefined) {
-    for (const [attnum, column] of JSON.parse(json) as [number, string][]) {
-      while (columns.length < attnum) columns.push(undefined);
-      let shared = names.get(column);
-      if (shared === undefined) names.set(column, (shared = column));
-      columns[attnum] = shared;
-    }
+  for (const [attnum, column] of json == null ? [] : columnsOf(json)) {
+    while (columns.length < attnum) columns.push(undefined);
+    let shared = names.get(column);
+    if (shared === undefined) names.set(column, (shared = column));
+    columns[attnum] = shared;
   }
-  return { oid: Number(oid), schema: schema!, name: name!, kind: kind as RelationKind, columns };
+  return { oid: number, schema, name, kind: kind as RelationKind, columns };
 }
+
+/** Number and name of each column; checked, because the numbers decide how much is allocated. */
+function columnsOf(json: string): [number, string][] {
+  let columns: unknown;
+  try {
+    columns = JSON.parse(json);
+  } catch {
+    throw malformed();
+  }
+  if (!Array.isArray(columns)) throw malformed();
+  for (const column of columns) {
+    if (!Array.isArray(column) || typeof column[1] !== "string") throw malformed();
+    if (!Number.isInteger(column[0]) || column[0] < 1 || column[0] > MAX_ATTRIBUTE) throw malformed();
+  }
+  return columns as [number, string][];
+}
+
+const malformed = () => new SluiceError("SLUICE_TARGET_REFUSED", "the target described its relations in a way that PostgreSQL does not");
 
 function append(map: Map<number, number[]>, key: number, value: number): void {
   const list = map.get(key);

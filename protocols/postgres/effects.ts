@@ -10,6 +10,7 @@ const madeInSql = (classified: Classified, text: string): PreparedStatement => (
   record: { text, storeSlot: -1 },
   columns: undefined,
   describedIn: undefined,
+  describedAt: 0,
 });
 
 /** True for effects that may change how names are looked up. */
@@ -96,6 +97,7 @@ export class EffectsSinceReady {
       }
       if (effect.kind === "ddl") {
         relay.schemaChanges -= 1;
+        relay.schemaEpoch += 1;
         this.schemaChanged = true;
         if (changesObjects(classified)) relay.objectsChanged = true;
       }

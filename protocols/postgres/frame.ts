@@ -15,7 +15,7 @@ export const FORWARD = 0;
 export const REPLACE = 1;
 /** The message goes out, then visitor.replacement. */
 export const FORWARD_AND_ADD = 2;
-/** Stop before this message; resume() presents it again. */
+/** Stop before this message; resume() presents it again. visitor.replacement, if any, goes out behind what came before. */
 export const HOLD = 3;
 
 export interface MessageVisitor {
@@ -169,6 +169,9 @@ export class MessageFramer {
       if (this.#stopped) return;
       if (answer === HOLD) {
         if (runStart < start) visitor.run(bytes, runStart, start);
+        const behind = visitor.replacement;
+        visitor.replacement = undefined;
+        if (behind !== undefined) visitor.emit(behind, HOLD, bytes, start, start);
         this.#held = true;
         this.#keep(bytes, start, end);
         return;

@@ -184,7 +184,14 @@ export class FrontendReader implements MessageVisitor {
       const request = relay.recorder.intent(decision.record, record, NO_BYTES, 0, 0);
       return this.#refuse("parse", decision, decision.verdict, request);
     }
-    const statement: PreparedStatement = { classified, text: statementText, record, columns: undefined, describedIn: undefined };
+    const statement: PreparedStatement = {
+      classified,
+      text: statementText,
+      record,
+      columns: undefined,
+      describedIn: undefined,
+      describedAt: 0,
+    };
     const entry = relay.queue.push("parse");
     entry.statement = statement;
     entry.undo = relay.names.setStatement(name, statement);
@@ -244,7 +251,8 @@ export class FrontendReader implements MessageVisitor {
     }
     const joined = classified !== statement.classified && (decision.masksColumns || decision.masksContent);
     // In another context the statement's names may mean other tables than when it was described.
-    const described = joined || (decision.masksColumns && statement.describedIn !== relay.context());
+    const stale = statement.describedIn !== relay.context() || statement.describedAt !== relay.schemaEpoch;
+    const described = joined || (decision.masksColumns && stale);
     if (described) {
       // The columns are those of what it stands for at this moment: ask for them.
       const own = relay.queue.push("describe");
@@ -377,7 +385,7 @@ export class FrontendReader implements MessageVisitor {
     const settling = classified.accesses.length > 0 ? relay.settling() : undefined;
     if (settling !== undefined) {
       // Names may mean something else once a schema change is through. Flush makes the server answer what it was sent so far.
-      relay.sendToServer(FLUSH, 0, FLUSH.length);
+      this.replacement = FLUSH;
       relay.hold(settling);
       return "hold";
     }
@@ -392,7 +400,7 @@ export class FrontendReader implements MessageVisitor {
     }
     this.#classified = undefined;
     this.#fresh = false;
-    if (decision.masksColumns && (relay.objectsChanged || changesObjects(classified))) {
+    if (decision.masksColumns && (relay.objectsChanged || (classified.statements > 1 && changesObjects(classified)))) {
       const verdict = maskRefusal(decision, relay.policy.policyVersion, UNCOMMITTED, "Commit the schema change first.");
       return { ...decision, verdict, record: { ...decision.record, effect: "deny" } };
     }

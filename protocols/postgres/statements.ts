@@ -13,6 +13,8 @@ export interface PreparedStatement {
   columns: Columns | undefined;
   /** The decision context in force when `columns` came. */
   describedIn: object | undefined;
+  /** The session's count of schema changes at that time. */
+  describedAt: number;
 }
 
 /** A portal: a statement bound to parameters and result formats. */

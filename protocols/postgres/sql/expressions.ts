@@ -74,6 +74,8 @@ const columnRef: Visitor<"ColumnRef"> = (walk, body, use) => {
 };
 
 const setConfig = (walk: Walk, args: readonly Node[]): void => {
+  if (walk.stored)
+    throw new Refusal("set_config is refused in what runs later (PREPARE, DECLARE, a default, a view): use SET, or call it directly.");
   const isColumn = args[0] !== undefined && "ColumnRef" in args[0];
   const name = isColumn ? walk.settingOfRow : constantText(args[0])?.toLowerCase();
   const local = constantText(args[2]);
@@ -83,12 +85,10 @@ const setConfig = (walk: Walk, args: readonly Node[]): void => {
   if (SECRET_NAME.test(name)) walk.secret = true;
   const refusal = settingRefusal(name, setting, false);
   if (refusal !== undefined) throw new Refusal(refusal);
-  // A third argument that is not plainly true or false leaves open how long the change lasts.
   const isLocal = local === "true";
-  if (name === "search_path") {
-    const known = setting !== undefined && (local === "true" || local === "false");
-    walk.effect({ kind: "search_path", schemas: known ? splitSearchPath(setting) : undefined, local: isLocal });
-  } else walk.effect({ kind: "setting", name, value: walk.secret ? undefined : setting, local: isLocal });
+  // A call may be evaluated for no row, several times, or not again when its portal is: what holds afterwards, nobody knows.
+  if (name === "search_path") walk.effect({ kind: "search_path", schemas: undefined, local: isLocal });
+  else walk.effect({ kind: "setting", name, value: walk.secret ? undefined : setting, local: isLocal });
 };
 
 const functionCall: Visitor<"FuncCall"> = (walk, body, use) => {
@@ -125,7 +125,7 @@ const window: Visitor<"WindowDef"> = (walk, body) => {
 
 const sublink: Visitor<"SubLink"> = (walk, body, use) => {
   walk.visit(body.testexpr, inner(use));
-  // EXISTS looks at no column of its subquery.
+  // EXISTS shows no column of its subquery.
   walk.visit(body.subselect, body.subLinkType === "EXISTS_SUBLINK" ? "unseen" : inner(use));
 };
 
@@ -134,8 +134,11 @@ const indirection: Visitor<"A_Indirection"> = (walk, body, use) => {
   walk.visit(body.arg, below);
   for (const step of body.indirection ?? []) {
     // (row).field: the field is a column where the row is a table's. (row).* is all of them.
-    if ("String" in step) walk.column([step.String.sval ?? ""], below);
-    else if ("A_Star" in step) walk.wholeRows = true;
+    if ("String" in step) {
+      const name = step.String.sval ?? "";
+      walk.attribute(name);
+      walk.column([name], below);
+    } else if ("A_Star" in step) walk.wholeRows = true;
     else walk.visit(step, below);
   }
 };
@@ -206,7 +209,8 @@ export const EXPRESSIONS: Visitors = {
   ResTarget: over<"ResTarget">("val"),
   IndexElem: (walk, body, use) => {
     if (body.name !== undefined) walk.column([body.name], use);
-    walk.visit(body.expr, inner(use));
+    // An index over an expression computes it for every row: an error would quote the value.
+    walk.visit(body.expr, use === "unseen" ? "expression" : inner(use));
     walk.visitAll(body.opclassopts, "expression");
   },
   DefElem: nothing,

@@ -3,7 +3,7 @@
  * function of the same name elsewhere is treated alike, because where an unqualified name leads is the server's to say.
  */
 
-type Rule = { readonly refuse: string } | { readonly action: string };
+export type Rule = { readonly refuse: string } | { readonly action: string };
 
 const RUNS_SQL = { refuse: "runs SQL that it is given as text, which cannot be checked" };
 const FILES = { refuse: "reads or writes files of the database server" };
@@ -53,6 +53,13 @@ list(
    pg_export_snapshot pg_extension_config_dump pg_restore_* pg_clear_* binary_upgrade_* brin_summarize_new_values brin_summarize_range
    brin_desummarize_range gin_clean_pending_list pg_partition_tree_set pg_nextoid pg_stop_making_pinned_objects`,
 );
+// What stands behind views of others' activity and the server's state: text of statements, addresses, locks (27.2, 53).
+list(
+  ADMIN,
+  `pg_stat_get_activity pg_stat_get_backend_* pg_stat_get_progress_info pg_stat_get_wal_* pg_stat_get_replication_slot* pg_stat_get_subscription*
+   pg_stat_statements* pg_stat_monitor* pg_lock_status pg_prepared_xact pg_get_replication_slots pg_show_replication_origin_status
+   pg_current_logfile pg_get_multixact_members pg_config`,
+);
 list({ action: "sql:notify" }, "pg_notify");
 
 /** Why a function may not be called, or under which action it goes besides the statement's own; undefined for all others. */
@@ -81,5 +88,7 @@ export const CHANGES_SEQUENCE: ReadonlySet<string> = new Set(["nextval", "setval
  */
 export const TAKES_ROW: ReadonlySet<string> = new Set(
   `row_to_json to_json to_jsonb json_build_array jsonb_build_array json_agg jsonb_agg json_agg_strict jsonb_agg_strict array_agg any_value
-   concat quote_literal quote_nullable max min record_out record_send hstore`.split(/\s+/),
+   concat quote_literal quote_nullable max min record_out record_send hash_record pg_column_size num_nulls num_nonnulls hstore`.split(
+    /\s+/,
+  ),
 );

@@ -9,20 +9,33 @@ import { inner, Refusal, type Use, type Visitor, type Visitors, type Walk } from
 type Query = Node | undefined;
 
 /** Column names that the output columns of a query stand for, in order (undefined: not a bare column); undefined: cannot be listed. */
-function outputs(query: Query): (string | undefined)[] | undefined {
+function outputs(query: Query): readonly (string | undefined)[] | undefined {
+  if (query === undefined) return [];
+  let names = listed.get(query);
+  if (names === undefined && !listed.has(query)) {
+    names = listOutputs(query);
+    listed.set(query, names);
+  }
+  return names;
+}
+
+/** Of a query that many references name, the columns are listed once. */
+const listed = new WeakMap<Node, readonly (string | undefined)[] | undefined>();
+
+function listOutputs(query: Node): readonly (string | undefined)[] | undefined {
   const select = as(query, "SelectStmt");
-  let list: readonly Node[] | undefined;
+  let targetList: readonly Node[] | undefined;
   if (select !== undefined) {
     // Columns below a set operation count as used in expressions already.
     if (select.op !== undefined && select.op !== "SETOP_NONE") return [];
     if (select.valuesLists !== undefined) return [];
-    list = select.targetList;
-  } else if (query !== undefined) {
+    targetList = select.targetList;
+  } else {
     const change = as(query, "InsertStmt") ?? as(query, "UpdateStmt") ?? as(query, "DeleteStmt") ?? as(query, "MergeStmt");
-    list = change?.returningClause?.exprs;
+    targetList = change?.returningClause?.exprs;
   }
   const names: (string | undefined)[] = [];
-  for (const item of list ?? []) {
+  for (const item of targetList ?? []) {
     const fields = as(as(item, "ResTarget")?.val, "ColumnRef")?.fields;
     const path = strings(fields);
     if (fields !== undefined && path.length < fields.length) return undefined;
@@ -43,12 +56,15 @@ function renameAll(walk: Walk, columns: readonly Node[] | undefined, query: Quer
     }
 }
 
+/** EXISTS shows no value, but where the server cannot drop its select list it computes it: an error or a row less would tell. */
+const computed = (use: Use): Use => (use === "unseen" ? "predicate" : inner(use));
+
 function targets(walk: Walk, list: readonly Node[] | undefined, use: Use): void {
   for (const item of list ?? []) {
     const target = as(item, "ResTarget");
     const reference = as(target?.val, "ColumnRef");
     if (reference === undefined) {
-      walk.visit(target?.val, inner(use));
+      walk.visit(target?.val, computed(use));
       continue;
     }
     const fields = reference.fields ?? [];
@@ -61,17 +77,30 @@ function targets(walk: Walk, list: readonly Node[] | undefined, use: Use): void 
   }
 }
 
+const fieldsOf = (target: Node | undefined): readonly Node[] | undefined => as(as(target, "ResTarget")?.val, "ColumnRef")?.fields;
+const hasStar = (target: Node): boolean => fieldsOf(target)?.some((field) => "A_Star" in field) ?? false;
+
+/** Index of the first star of a select list, or -1; looked up once a list, because ORDER BY can be as long as the list. */
+const stars = new WeakMap<readonly Node[], number>();
+
+function firstStar(list: readonly Node[]): number {
+  let index = stars.get(list);
+  if (index === undefined) {
+    index = list.findIndex(hasStar);
+    stars.set(list, index);
+  }
+  return index;
+}
+
 /** ORDER BY 2 and GROUP BY 2 mean the second output column. */
 function positions(walk: Walk, item: Node, list: readonly Node[] | undefined): void {
   const position = Number(as(item, "A_Const")?.ival?.ival ?? 0);
   if (position < 1 || list === undefined) return;
   // A star stands for several columns: behind one, a position is anybody's guess.
-  for (const [index, target] of list.slice(0, position).entries()) {
-    const fields = as(as(target, "ResTarget")?.val, "ColumnRef")?.fields;
-    const path = strings(fields);
-    if (fields !== undefined && path.length < fields.length) walk.untraceable = true;
-    else if (index === position - 1 && fields !== undefined) walk.column(path, "predicate");
-  }
+  const star = firstStar(list);
+  if (star >= 0 && star < position) walk.untraceable = true;
+  const fields = fieldsOf(list[position - 1]);
+  if (fields !== undefined && position - 1 !== star) walk.column(strings(fields), "predicate");
 }
 
 function orderAndGroup(walk: Walk, items: readonly Node[] | undefined, list: readonly Node[] | undefined): void {
@@ -138,7 +167,7 @@ const select: Visitor<"SelectStmt"> = (walk, body, use) => {
     orderAndGroup(walk, body.groupClause, body.targetList);
     walk.visit(body.havingClause, "predicate");
     walk.visitAll(body.windowClause, "predicate");
-    walk.visitAll(body.valuesLists, inner(use));
+    walk.visitAll(body.valuesLists, computed(use));
     orderAndGroup(walk, body.sortClause, body.targetList);
     value(walk, body.limitOffset, "predicate");
     value(walk, body.limitCount, "predicate");

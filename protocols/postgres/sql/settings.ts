@@ -72,10 +72,11 @@ export function settingValue(args: readonly Node[] | undefined): string | undefi
  */
 export function splitSearchPath(text: string): string[] | undefined {
   const schemas: string[] = [];
-  let rest = text.trim();
+  // White space as the server's scanner_isspace has it: `\s` and trim() would take a no-break space for one, too.
+  let rest = text.replace(/^[ \t\n\v\f\r]+/, "");
   if (rest === "") return schemas;
   while (true) {
-    const match = /^(?:"((?:[^"]|"")*)"|([^\s,"]+))\s*(,|$)\s*/.exec(rest);
+    const match = /^(?:"((?:[^"]|"")*)"|([^ \t\n\v\f\r,"]+))[ \t\n\v\f\r]*(,|$)[ \t\n\v\f\r]*/.exec(rest);
     if (match === null) return undefined;
     schemas.push(match[1] !== undefined ? match[1].replaceAll('""', '"') : asciiLower(match[2]));
     rest = rest.slice(match[0].length);

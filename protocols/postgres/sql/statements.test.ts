@@ -3,6 +3,7 @@ import { readFileSync } from "node:fs";
 import { after, before, test } from "node:test";
 import type { Node } from "./ast.ts";
 import { createClassifier } from "./classify.ts";
+import { splitSearchPath } from "./settings.ts";
 import { newWalk, statement } from "./statements.ts";
 import { summary } from "./summary.ts";
 import type { Classified, Classifier } from "./types.ts";
@@ -34,6 +35,51 @@ for (const name of ["queries", "definitions", "session"]) {
     }
   });
 }
+
+test("attribute notation calls functions too", async () => {
+  for (const sql of [
+    "select ('/etc/passwd'::text).pg_read_file",
+    "select (('select 1'::text).ts_stat).word",
+    "select x.pg_read_file from unnest(array['/etc/passwd']) x",
+    "select * from t where (a).lo_get is null",
+  ])
+    assert.match((await classify(sql)).refusal ?? "", /^Function \w+ is refused/, sql);
+  assert.equal(summary(await classify("select (0).pg_cancel_backend")), "select; other function:pg_cancel_backend");
+  assert.equal(summary(await classify("select ('hr.ids'::regclass).nextval")), "select; update function:nextval");
+});
+
+test("set_config is refused in what only a later statement runs", async () => {
+  for (const sql of [
+    "prepare p as select set_config('search_path', 'hr', false)",
+    "declare c cursor for select set_config('search_path', 'hr', false)",
+    "create view v as select set_config('search_path', 'hr', false)",
+    "create temp table t (a text default set_config('search_path', 'hr', false))",
+  ])
+    assert.match((await classify(sql)).refusal ?? "", /^set_config is refused/, sql);
+  assert.equal((await classify("select set_config('work_mem', '1MB', false)")).refusal, undefined);
+});
+
+test("white space in names is what the server takes for it", () => {
+  assert.deepEqual(splitSearchPath(' a ,\n"b c"\t, $user '), ["a", "b c", "$user"]);
+  assert.deepEqual(splitSearchPath("\u00a0public, hr"), ["\u00a0public", "hr"]);
+});
+
+test("long lists take a time in proportion to their length", async () => {
+  const millis = async (sql: string): Promise<number> => {
+    const start = performance.now();
+    assert.equal((await classify(sql)).refusal, undefined);
+    return performance.now() - start;
+  };
+  const columns = "a,".repeat(7_000);
+  await millis(`select ${columns}a from warm`);
+  // Per position the whole select list would be looked at, per reference the whole query: some thirty times as long.
+  const order = (item: string, table: string): Promise<number> =>
+    millis(`select ${columns}a from ${table} order by ${`${item},`.repeat(3_000)}b`);
+  assert.ok((await order("5000", "c")) < 12 * (await order("email", "d")));
+  const references = (alias: string, name: string): Promise<number> =>
+    millis(`with ${name} as (select ${columns}a) select 1 from d${`,${name} ${alias}`.repeat(2_000)}`);
+  assert.ok((await references("x(a)", "c")) < 12 * (await references("xxxx", "e")));
+});
 
 test("a node kind without a handler is refused", () => {
   const walk = newWalk();

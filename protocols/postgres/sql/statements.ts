@@ -21,7 +21,10 @@ export function statement(walk: Walk, node: Node | undefined, alone: boolean): v
   const kind = node === undefined ? undefined : kindOf(node as Tree);
   const handler = kind === undefined ? undefined : (STATEMENTS as unknown as Record<string, Statement<Kind> | undefined>)[kind];
   if (kind === undefined || handler === undefined) throw new Refusal(`This kind of statement (${kind ?? "unknown"}) is not understood.`);
+  const before = walk.stored;
+  if (kind === "ViewStmt" || kind in DEFINITIONS) walk.stored = true;
   handler(walk, (node as unknown as Record<string, Body<Kind>>)[kind], alone);
+  walk.stored = before;
 }
 
 const internal = (): never => {
@@ -98,6 +101,7 @@ function refuseBeside(alone: boolean): void {
 /** The statement inside PREPARE or DECLARE, on its own. */
 function classifyInner(walk: Walk, node: Node | undefined): Classified {
   const nested = newWalk();
+  nested.stored = true;
   statement(nested, node, true);
   for (const location of [...nested.inert, ...nested.fixed]) walk.fixed.add(location);
   return nested.result(1, [], undefined);

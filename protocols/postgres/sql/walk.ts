@@ -1,5 +1,5 @@
 import { type Body, isTree, type Kind, kindOf, type Node, type Tree } from "./ast.ts";
-import { CHANGES_SEQUENCE, functionRule, qualifiedRule, TAKES_ROW } from "./functions.ts";
+import { CHANGES_SEQUENCE, functionRule, qualifiedRule, type Rule, TAKES_ROW } from "./functions.ts";
 import type { Classified, RelationName, SessionEffect, StatementAccess } from "./types.ts";
 
 /** Thrown inside the walk: the statement is refused for what it is. The message is the sentence for the client. */
@@ -58,6 +58,8 @@ export class Walk {
   copy: "none" | "in" | "out" = "none";
   /** The setting that set_config(name, …) means where `name` is a column (queries.ts). */
   settingOfRow: string | undefined;
+  /** Inside what the statement only stores and some later one runs. */
+  stored = false;
   /** The statement's string literals are secrets. */
   secret = false;
 
@@ -118,7 +120,21 @@ export class Walk {
     const schema = path.length > 1 ? path[path.length - 2] : undefined;
     this.#functions.add(path.join("."));
     const rule = functionRule(name, argumentCount) ?? qualifiedRule(schema, name);
-    if (rule === undefined) return;
+    if (rule !== undefined) this.#apply(rule, path);
+  }
+
+  /**
+   * `x.name` or `(x).name`: where x has no such column or field, the server calls name(x), whatever x's type is
+   * (PostgreSQL documentation, 8.16.5: functional notation and attribute notation are equivalent).
+   */
+  attribute(name: string): void {
+    const rule = functionRule(name, 1);
+    if (rule !== undefined) this.#apply(rule, [name]);
+    else if (CHANGES_SEQUENCE.has(name)) this.other("sql:update", "function", name);
+  }
+
+  #apply(rule: Rule, path: readonly string[]): void {
+    const name = path[path.length - 1] ?? "";
     if ("refuse" in rule) {
       if (name.startsWith("dblink")) this.secret = true;
       throw new Refusal(`Function ${name} is refused: it ${rule.refuse}.`);
@@ -179,7 +195,10 @@ export class Walk {
     const name = path[path.length - 1];
     this.#columns.add(name);
     this.#referenced.add(name);
-    if (path.length > 1 && TAKES_ROW.has(name)) this.wholeRows = true;
+    if (path.length > 1) {
+      this.attribute(name);
+      if (TAKES_ROW.has(name)) this.wholeRows = true;
+    }
     if (use === "plain") this.#plain.add(name);
     else if (use === "expression") this.#expressions.add(name);
     else if (use === "predicate") this.#predicates.add(name);
@@ -271,6 +290,8 @@ function sweepBody(walk: Walk, body: Tree, action: string, field: string): void 
     const value = body[key];
     if (typeof value !== "object") continue;
     if (FUNCTION_FIELDS.has(key)) walk.function(namesOf(value), 0);
+    // A foreign key tells of every value whether the referenced column has it.
+    else if (key === "pk_attrs") for (const column of namesOf(value)) walk.column([column], "predicate");
     else sweep(walk, value, action, key === "relation" && field === "like" ? "like" : key);
   }
 }
