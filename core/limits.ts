@@ -31,7 +31,7 @@ export const LIMITS = {
   /** One statement's text; longer is refused. */
   statementBytes: 16 * 1024 * 1024,
   /** Statements over this are parsed away from the worker's own loop. */
-  inlineParseBytes: 32 * 1024,
+  inlineParseBytes: 4 * 1024,
   /** Cached classifications of one worker. */
   cachedShapes: 20_000,
   scramIterations: 10_000_000,

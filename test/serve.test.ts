@@ -141,6 +141,18 @@ it("serves, is administered over its socket, reloads, keeps locks over a restart
   assert.equal(await third.exited, 0);
 });
 
+it("keeps a SIGHUP that comes while it starts, and reloads once it is up", { timeout: RUN_MILLIS }, async () => {
+  const starting = serve();
+  await until(async () => existsSync(join(folder, "data", "gateway.lock")));
+  started.at(-1)?.kill("SIGHUP");
+  const { child, exited } = await starting;
+  await until(async () =>
+    /"by":"signal SIGHUP","change":"reloaded"/.test((await sluice("audit", "tail", "-o", "json")).out.split("\n").slice(-4).join("\n")),
+  );
+  child.kill("SIGTERM");
+  assert.equal(await exited, 0);
+});
+
 async function until(holds: () => Promise<boolean>): Promise<void> {
   const deadline = Date.now() + 15_000;
   while (!(await holds())) {

@@ -11,7 +11,7 @@ import { cancel, dial, type Upstream } from "../protocols/postgres/dial.ts";
 import { askCredential, type Greeting, greet, welcome } from "../protocols/postgres/greet.ts";
 import { Relay } from "../protocols/postgres/relay.ts";
 import { parseSearchPath } from "../protocols/postgres/search-path.ts";
-import type { Room } from "./room.ts";
+import { type Room, sameTarget } from "./room.ts";
 
 /**
  * The path of one connection, from accept to close:
@@ -61,6 +61,7 @@ function findTarget(room: Room, name: string): TargetConfig {
 
 /** May this identity open this target at all? Locks go before policy. */
 function authorize(room: Room, identity: Identity, target: TargetConfig, clientAddress: string): Grant {
+  if (!room.trusts(identity)) throw new SluiceError("SLUICE_CREDENTIAL_INVALID", `issuer "${identity.issuer}" is not configured any more`);
   const lock = room.lockOn(identity, target, undefined);
   if (lock !== undefined) throw new SluiceError("SLUICE_LOCKED", `locked: ${lock.reason || lock.subject}`);
   const verdict = room.policy.connect(identity, target, clientAddress, Date.now());
@@ -92,6 +93,9 @@ async function openSession(
     });
     // Policy, targets and locks may have changed while the target was dialled.
     const current = authorize(room, identity, findTarget(room, target.name), clientAddress);
+    if (!sameTarget(current.target, target)) {
+      throw new SluiceError("SLUICE_TARGET_UNREACHABLE", `target "${target.name}" was changed meanwhile`, { hint: "Connect again." });
+    }
     const policy = room.policy.session(current);
     const processId = room.nextProcessId();
     const key = randomBytes(greeting.protocolMinor === 2 ? 32 : 4);
@@ -173,8 +177,8 @@ function refused(
   if (error.code === "SLUICE_INTERNAL") room.fault("connection", error.cause ?? error);
   if (error.code === "SLUICE_TARGET_UNREACHABLE" || error.code === "SLUICE_TARGET_REFUSED")
     room.dialFailed(known ? (target ?? "unknown") : "unknown", error);
-  // A port scanner's noise is not evidence; whoever got as far as naming a target, is.
-  if (greeting?.kind !== "session") return;
+  // A port scanner's noise is not evidence, and neither is a target that is down; whoever is turned away here, is.
+  if (greeting?.kind !== "session" || !TURNED_AWAY.has(error.code)) return;
   room.authFailed({
     clientAddress,
     target: target ?? "",
@@ -185,6 +189,18 @@ function refused(
     issuer: issuerOf(thrown),
   });
 }
+
+const TURNED_AWAY: ReadonlySet<string> = new Set([
+  "SLUICE_CREDENTIAL_MISSING",
+  "SLUICE_CREDENTIAL_INVALID",
+  "SLUICE_CREDENTIAL_EXPIRED",
+  "SLUICE_CREDENTIAL_NEEDS_TLS",
+  "SLUICE_ISSUER_UNAVAILABLE",
+  "SLUICE_TARGET_UNKNOWN",
+  "SLUICE_LOCKED",
+  "SLUICE_DENIED",
+  "SLUICE_APPROVAL_UNAVAILABLE",
+]);
 
 function issuerOf(thrown: unknown): string | undefined {
   return thrown instanceof Error && "issuer" in thrown && typeof thrown.issuer === "string" ? thrown.issuer : undefined;

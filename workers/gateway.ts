@@ -76,6 +76,8 @@ class RunningGateway implements Gateway {
   readonly #targetSlots: Record<string, number> = {};
   readonly #watchers: FSWatcher[] = [];
   #loaded: LoadedConfig;
+  /** Files whose change is a reason to reload: those in force, and those of a refused attempt that may be mended. */
+  #watched: readonly string[];
   #policyVersion: string;
   #locks!: LockStore;
   #recorder: Recorder | undefined;
@@ -99,6 +101,7 @@ class RunningGateway implements Gateway {
   constructor(file: string, loaded: LoadedConfig) {
     this.#file = file;
     this.#loaded = loaded;
+    this.#watched = loaded.files;
     this.#policyVersion = compilePolicy(loaded.policy, loaded.config.targets, loaded.config.issuers).version;
     this.#log = pino({ level: loaded.config.log.level, base: undefined, timestamp: pino.stdTimeFunctions.isoTime }, pino.destination(2));
     this.closed = new Promise((resolve) => {
@@ -172,13 +175,14 @@ class RunningGateway implements Gateway {
   #accepted(fd: number, listener: number): void {
     // The kernel gives the lowest number that is free.
     const full = fd >= this.#descriptorsMax - SPARE_DESCRIPTORS;
-    if (this.#draining || full || this.#sessions.size >= this.config.limits.sessions || this.#pool === undefined) {
+    const placed = this.#pool?.placed ?? 0;
+    if (this.#draining || full || placed >= this.config.limits.sessions || this.#pool === undefined) {
       closeFd(fd);
       if (full) this.#outOfDescriptors(1);
-      else if (!this.#draining) this.#log.warn({ sessions: this.#sessions.size }, "limits.sessions is reached: a connection was closed");
+      else if (!this.#draining) this.#log.warn({ connections: placed }, "limits.sessions is reached: a connection was closed");
       return;
     }
-    this.#pool.place({ fd, listener });
+    this.#pool.place(fd, listener);
   }
 
   /** A crowd must not fill the log as well: one line a second. */
@@ -256,6 +260,7 @@ class RunningGateway implements Gateway {
       if (session.worker !== slot) continue;
       sessions += 1;
       this.#sessions.delete(id);
+      this.#operations.delete(id);
     }
     for (const ticket of this.#tickets.values()) {
       ticket.waiting.delete(slot);
@@ -361,8 +366,10 @@ class RunningGateway implements Gateway {
 
   async #reload(by: string): ReturnType<GatewayControl["reload"]> {
     const before = this.#loaded;
+    const seen = new Set(before.files);
     try {
-      const loaded = loadConfig(this.#file);
+      const loaded = loadConfig(this.#file, process.env, seen);
+      this.#log.level = loaded.config.log.level;
       refuseFixed(before.config, loaded.config);
       const version = compilePolicy(loaded.policy, loaded.config.targets, loaded.config.issuers).version;
       this.#loaded = loaded;
@@ -375,12 +382,16 @@ class RunningGateway implements Gateway {
     } catch (thrown) {
       const error = thrown instanceof Error ? thrown.message : String(thrown);
       if (this.#loaded !== before) await this.#restore(before);
+      this.#log.level = before.config.log.level;
+      this.#watched = [...seen];
+      this.#watch();
       this.#reloadError = error;
       this.#metrics.reload("refused");
       this.#log.error({ by }, `reload refused, the old configuration stays in force: ${error}`);
       this.audit({ type: "config", by, detail: { change: "refused", error } });
       return { ok: false, error };
     }
+    this.#watched = this.#loaded.files;
     this.#reloadError = undefined;
     this.#metrics.reload("ok");
     this.#log.info({ by, policyVersion: this.#policyVersion }, "configuration reloaded");
@@ -401,7 +412,7 @@ class RunningGateway implements Gateway {
   #watch(): void {
     for (const watcher of this.#watchers.splice(0)) watcher.close();
     const byFolder = new Map<string, Set<string>>();
-    for (const file of this.#loaded.files) {
+    for (const file of this.#watched) {
       const names = byFolder.get(dirname(file)) ?? new Set();
       names.add(basename(file));
       byFolder.set(dirname(file), names);
@@ -476,12 +487,15 @@ class RunningGateway implements Gateway {
     for (const watcher of this.#watchers) watcher.close();
     clearTimeout(this.#settle);
     clearInterval(this.#lockTimer);
-    await this.#pool?.close();
-    if (this.#ready) this.audit({ type: "config", by: "gateway", detail: { change: "stopped" } });
-    await this.#recorder?.close();
-    this.#channel.close();
-    this.#log.info("gateway has stopped");
-    this.#log.flush();
-    this.#resolveClosed();
+    try {
+      await this.#pool?.close();
+      if (this.#ready) this.audit({ type: "config", by: "gateway", detail: { change: "stopped" } });
+      await this.#recorder?.close();
+    } finally {
+      this.#channel.close();
+      this.#log.info("gateway has stopped");
+      this.#log.flush();
+      this.#resolveClosed();
+    }
   }
 }

@@ -13,8 +13,6 @@ export interface Snapshot {
   readonly targetSlots: Readonly<Record<string, number>>;
 }
 
-/** Who owns an accepted descriptor: nobody, the task on its way to a worker, or the worker. */
-export const DESCRIPTOR = { free: 0, offered: 1, adopted: 2 } as const;
 export const TARGET_SLOTS = 1_024;
 /** Slots of workers, live and ending ones together. */
 export const WORKER_SLOTS = 130;
@@ -25,6 +23,10 @@ export interface WorkerData {
   /** Secret of `hash` masks, 32 bytes. */
   readonly maskKey: Uint8Array;
   readonly snapshot: Snapshot;
+  /**
+   * An Int32 per descriptor: the number of the offer that is on its way to a worker, or its negative once the worker has
+   * taken the connection over. Whoever swaps the offer's number for another owns the descriptor.
+   */
   readonly descriptors: SharedArrayBuffer;
   readonly upstreams: SharedArrayBuffer;
   /** One element a worker slot: thread that holds it, 0 when free. */
@@ -34,6 +36,8 @@ export interface WorkerData {
 /** One accepted connection: a Piscina task. */
 export interface ConnectionTask {
   readonly fd: number;
+  /** Positive; unlike that of any other offer under way. */
+  readonly offer: number;
   /** Index of the listener in the configuration that the gateway started with. */
   readonly listener: number;
 }

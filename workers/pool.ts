@@ -1,22 +1,15 @@
 import { fileURLToPath } from "node:url";
 import { Piscina } from "piscina";
+import { SluiceError } from "../core/errors.ts";
 import { closeFd } from "../core/native/acceptor.ts";
-import {
-  type ConnectionTask,
-  DESCRIPTOR,
-  type Order,
-  type Report,
-  type Snapshot,
-  TARGET_SLOTS,
-  WORKER_SLOTS,
-  type WorkerData,
-} from "./messages.ts";
+import { type ConnectionTask, type Order, type Report, type Snapshot, TARGET_SLOTS, WORKER_SLOTS, type WorkerData } from "./messages.ts";
 
 /** Sessions of one worker at a time; far above what descriptors allow. */
 const SESSIONS_PER_WORKER = 100_000;
 /** V8's old space of one worker: beyond it the worker ends with its sessions, and is replaced. */
 const WORKER_HEAP_MIB = 2_048;
 const CLOSE_MILLIS = 5_000;
+const READY_MILLIS = 30_000;
 
 export interface PoolEvents {
   /** Tell all workers. */
@@ -50,7 +43,8 @@ export class WorkerPool {
   readonly #descriptors: SharedArrayBuffer;
   readonly #slots = new SharedArrayBuffer(WORKER_SLOTS * 4);
   readonly #upstreams = new SharedArrayBuffer(WORKER_SLOTS * TARGET_SLOTS * 4);
-  readonly #owners: Uint8Array;
+  readonly #offers: Int32Array;
+  #offer = 0;
   readonly #threads = new Set<number>();
   readonly #sets = new Set<WorkerSet>();
   #current: WorkerSet;
@@ -70,8 +64,8 @@ export class WorkerPool {
     this.#channel = data.channel;
     this.#maskKey = data.maskKey;
     this.#events = events;
-    this.#descriptors = new SharedArrayBuffer(data.maxDescriptors + 1);
-    this.#owners = new Uint8Array(this.#descriptors);
+    this.#descriptors = new SharedArrayBuffer((data.maxDescriptors + 1) * 4);
+    this.#offers = new Int32Array(this.#descriptors);
     this.#current = this.#makeSet(data.size, data.snapshot);
   }
 
@@ -127,9 +121,11 @@ export class WorkerPool {
   }
 
   /** Hand an accepted connection to a worker. The descriptor is closed here if no worker takes it. */
-  place(task: ConnectionTask): void {
+  place(fd: number, listener: number): void {
     const set = this.#current;
-    this.#owners[task.fd] = DESCRIPTOR.offered;
+    this.#offer = (this.#offer % 0x7fff_fff0) + 1;
+    const task: ConnectionTask = { fd, listener, offer: this.#offer };
+    Atomics.store(this.#offers, fd, task.offer);
     set.tasks += 1;
     set.piscina.run(task).then(
       () => {
@@ -139,21 +135,39 @@ export class WorkerPool {
       (error: Error) => {
         set.tasks -= 1;
         // The worker died before it took the connection over; what it had taken over was closed with it.
-        if (this.#owners[task.fd] === DESCRIPTOR.offered) {
-          this.#owners[task.fd] = DESCRIPTOR.free;
-          closeFd(task.fd);
-        }
+        if (Atomics.compareExchange(this.#offers, task.fd, task.offer, 0) === task.offer) closeFd(task.fd);
         this.#died(error);
         this.#endIfUnused(set);
       },
     );
   }
 
-  /** Put another number of workers to work. Live sessions stay where they are. */
+  /** Connections placed and not over, handshakes included. */
+  get placed(): number {
+    let placed = 0;
+    for (const set of this.#sets) placed += set.tasks;
+    return placed;
+  }
+
+  /**
+   * Put another number of workers to work. Live sessions stay where they are.
+   * @throws SluiceError SLUICE_INTERNAL when the new ones do not start; the old ones then go on
+   */
   async resize(size: number, snapshot: Snapshot): Promise<void> {
     if (this.#current.size === size || this.#closing) return;
     const next = this.#makeSet(size, snapshot);
-    await next.whenReady;
+    let timer: NodeJS.Timeout | undefined;
+    const late = new Promise<false>((resolve) => {
+      timer = setTimeout(resolve, READY_MILLIS, false);
+    });
+    const isUp = await Promise.race([next.whenReady.then(() => true), late]);
+    clearTimeout(timer);
+    if (!isUp) {
+      next.retired = true;
+      this.#sets.delete(next);
+      void next.piscina.destroy();
+      throw new SluiceError("SLUICE_INTERNAL", `workers: ${size} workers could not be started; the log says why`);
+    }
     const previous = this.#current;
     this.#current = next;
     previous.retired = true;
@@ -175,7 +189,8 @@ export class WorkerPool {
       this.#threads.add(thread);
       worker.once("exit", () => {
         this.#threads.delete(thread);
-        this.#free(thread, set.retired || this.#closing);
+        // Of a set that is only being started, resize() tells the end.
+        this.#free(thread, (this.#current !== undefined && set !== this.#current) || this.#closing);
       });
     }
   }

@@ -22,6 +22,10 @@ import { Counters } from "./counters.ts";
 import type { Order, Report, Snapshot } from "./messages.ts";
 import type { UpstreamSlots } from "./upstream-slots.ts";
 
+/** Characters of what an unauthenticated peer says that go on record. */
+const STRANGER_TEXT = 256;
+const STRANGERS_PER_SECOND = 20;
+
 interface LiveEntry {
   readonly relay: Relay;
   readonly key: Uint8Array;
@@ -47,6 +51,8 @@ export class Room implements RelayRoom {
   readonly #firstListeners: readonly ListenerConfig[];
   #processIds = 0;
   #draining = false;
+  /** Refused without an identity within the present second. */
+  #strangers = 0;
 
   constructor(parts: {
     slot: number;
@@ -100,6 +106,11 @@ export class Room implements RelayRoom {
 
   lockOn(identity: Identity, target: TargetConfig, session: string | undefined): Lock | undefined {
     return matchLock(this.snapshot.locks, { identity, target, session } as Lockable);
+  }
+
+  /** The issuer that vouched for this identity is still configured under that name. */
+  trusts(identity: Identity): boolean {
+    return this.snapshot.config.issuers.some((issuer) => issuer.name === identity.issuer && issuer.issuer === identity.claims.iss);
   }
 
   catalogue(grant: Grant): Catalogue {
@@ -210,7 +221,10 @@ export class Room implements RelayRoom {
   #applyLocks(): number {
     let killed = 0;
     for (const { relay } of [...this.#sessions.values()]) {
-      const lock = this.lockOn(relay.grant.identity, relay.grant.target, relay.id);
+      const { identity, target } = relay.grant;
+      // Labels may have changed since the session was opened.
+      const current = this.snapshot.config.targets.find((candidate) => candidate.name === target.name) ?? target;
+      const lock = this.lockOn(identity, current, relay.id);
       if (lock === undefined) continue;
       relay.kill(`locked: ${lock.reason || lock.subject}`, "SLUICE_LOCKED");
       killed += 1;
@@ -233,9 +247,12 @@ export class Room implements RelayRoom {
   #reconsider(relay: Relay): void {
     const { identity, target } = relay.grant;
     const current = this.snapshot.config.targets.find((candidate) => candidate.name === target.name);
-    const issuer = this.snapshot.config.issuers.some((candidate) => candidate.name === identity.issuer);
-    if (current === undefined || !issuer) {
+    if (current === undefined || !this.trusts(identity)) {
       relay.kill(current === undefined ? `target "${target.name}" was removed` : `issuer "${identity.issuer}" was removed`);
+      return;
+    }
+    if (!sameTarget(target, current)) {
+      relay.kill(`target "${target.name}" is another one now; reconnect`);
       return;
     }
     const verdict = this.policy.connect(identity, current, relay.clientAddress, Date.now());
@@ -277,13 +294,18 @@ export class Room implements RelayRoom {
     message: string;
     issuer: string | undefined;
   }): void {
-    this.counters.authFailure(failure.issuer, failure.code);
+    if (failure.code.startsWith("SLUICE_CREDENTIAL") || failure.code === "SLUICE_ISSUER_UNAVAILABLE")
+      this.counters.authFailure(failure.issuer, failure.code);
     const { identity } = failure;
+    if (identity === undefined && !this.#mayRecordStranger()) return;
     try {
       this.recorder.event({
         type: "auth.failed",
-        client: { address: failure.clientAddress, ...(failure.application === undefined ? {} : { application: failure.application }) },
-        target: failure.target,
+        client: {
+          address: failure.clientAddress,
+          ...(failure.application === undefined ? {} : { application: failure.application.slice(0, STRANGER_TEXT) }),
+        },
+        target: failure.target.slice(0, STRANGER_TEXT),
         protocol: "postgres",
         ...(identity === undefined
           ? {}
@@ -296,11 +318,29 @@ export class Room implements RelayRoom {
                 chain: identity.chain,
               },
             }),
-        error: { code: failure.code, message: failure.message },
+        error: { code: failure.code, message: failure.message.slice(0, STRANGER_TEXT) },
       });
     } catch (error) {
       this.fault("record", error);
     }
+  }
+
+  /** Whoever has no identity must not fill the record: so many a second are written one by one, the others as a number. */
+  #mayRecordStranger(): boolean {
+    this.#strangers += 1;
+    if (this.#strangers === 1) {
+      setTimeout(() => {
+        const left = this.#strangers - STRANGERS_PER_SECOND;
+        this.#strangers = 0;
+        if (left <= 0) return;
+        try {
+          this.recorder.event({ type: "auth.failed", detail: { notListed: left, why: `more than ${STRANGERS_PER_SECOND} a second` } });
+        } catch (error) {
+          this.fault("record", error);
+        }
+      }, 1_000).unref();
+    }
+    return this.#strangers <= STRANGERS_PER_SECOND;
   }
 
   fault(where: string, error: unknown): void {
@@ -325,7 +365,7 @@ function compile(snapshot: Snapshot): Policy {
 }
 
 /** Whether knowledge about one holds for the other: the same server, database and role. */
-function sameTarget(a: TargetConfig, b: TargetConfig): boolean {
+export function sameTarget(a: TargetConfig, b: TargetConfig): boolean {
   return (
     a === b ||
     (JSON.stringify(a.address) === JSON.stringify(b.address) &&

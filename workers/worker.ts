@@ -5,7 +5,7 @@ import { createSocketTransport } from "../core/net/sockets.ts";
 import { createClassifier } from "../protocols/postgres/sql/classify.ts";
 import { openRecorder } from "../store/recorder.ts";
 import { serve } from "./connection.ts";
-import { type ConnectionTask, DESCRIPTOR, type Order, WORKER_SLOTS, type WorkerData } from "./messages.ts";
+import { type ConnectionTask, type Order, WORKER_SLOTS, type WorkerData } from "./messages.ts";
 import { log, Room, report } from "./room.ts";
 import { UpstreamSlots } from "./upstream-slots.ts";
 
@@ -16,7 +16,7 @@ import { UpstreamSlots } from "./upstream-slots.ts";
 const STATS_MILLIS = 1_000;
 
 const data = workerData as WorkerData;
-const descriptors = new Uint8Array(data.descriptors);
+const descriptors = new Int32Array(data.descriptors);
 const slot = claimSlot(new Int32Array(data.slots));
 const orders = new BroadcastChannel(data.channel);
 const early: Order[] = [];
@@ -86,6 +86,7 @@ async function close(): Promise<void> {
 export default async function run(task: ConnectionTask): Promise<void> {
   const here = room ?? (await ready);
   await started;
-  descriptors[task.fd] = DESCRIPTOR.adopted;
+  // Lost: the main thread gave this worker up and closed the descriptor; its number may already be another connection's.
+  if (Atomics.compareExchange(descriptors, task.fd, task.offer, -task.offer) !== task.offer) return;
   await serve(here.transport.adopt(task.fd), here.listener(task.listener), here);
 }

@@ -26,10 +26,15 @@ const validate = compileSchema(schema);
 
 /**
  * Read, check and resolve a configuration with its policies.
+ * @param seen gets every file that was looked at, also when the result is an error
  * @throws SluiceError SLUICE_CONFIG_INVALID or SLUICE_POLICY_INVALID whose message has one line an error:
  *   `file:line:column: key: expected …, got …`. Values of secrets never stand in it.
  */
-export function loadConfig(file: string, env: Readonly<Record<string, string | undefined>> = process.env): LoadedConfig {
+export function loadConfig(
+  file: string,
+  env: Readonly<Record<string, string | undefined>> = process.env,
+  seen: Set<string> = new Set(),
+): LoadedConfig {
   const problems = new Problems();
   const read = readText(file);
   if ("error" in read)
@@ -37,6 +42,7 @@ export function loadConfig(file: string, env: Readonly<Record<string, string | u
   const raw = readYaml(file, read.text, problems);
   const inputs = new Inputs(dirname(resolve(file)), env, problems);
   inputs.files.add(resolve(file));
+  seen.add(resolve(file));
   if (raw === undefined) problems.throwIfAny("SLUICE_CONFIG_INVALID", HINT);
   if (raw === undefined) throw new SluiceError("SLUICE_INTERNAL", "a document without a problem was not read");
   const document = inputs.resolve(raw);

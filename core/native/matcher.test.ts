@@ -1,7 +1,7 @@
 import assert from "node:assert/strict";
+import { once } from "node:events";
 import { before, test } from "node:test";
 import { Worker } from "node:worker_threads";
-import { once } from "node:events";
 import { below, letters, pick, seeded } from "../mask/samples.ts";
 import { buildNative } from "./build.ts";
 import { compilePatterns, type Literal, type PatternSet } from "./matcher.ts";

@@ -128,11 +128,9 @@ export class BackendReader implements MessageVisitor {
       case TYPE.copyInResponse:
         if (head === undefined || (head.kind !== "query" && head.kind !== "execute") || head.refusal !== undefined)
           throw unexpected("CopyInResponse");
-        // A Sync that was sent before the client knew of the copy-in mode is ignored by the server (Message Flow, COPY Operations).
-        while (head.kind === "execute" && relay.queue.size > 1 && relay.queue.at(1).kind === "sync") {
-          relay.queue.removeSecond();
-        }
-        relay.copyIn = true;
+        // Nothing was sent behind it (frontend.ts holds it back), so nothing can be taken for COPY data or ignored.
+        if (relay.queue.size !== 1) throw unexpected("CopyInResponse");
+        relay.copyAnswer(true);
         return FORWARD;
       case TYPE.copyOutResponse:
         if (head === undefined || (head.kind !== "query" && head.kind !== "execute") || head.refusal !== undefined)
@@ -238,8 +236,8 @@ export class BackendReader implements MessageVisitor {
     if (type === TYPE.commandComplete) this.#tag(head, bytes, start, end);
     this.#actionsFor = undefined;
     this.#copyOut = false;
-    this.#relay.copyIn = false;
     if (head.kind === "query") return FORWARD;
+    this.#relay.copyAnswer(false);
     if (head.classified !== undefined && head.classified.effects.length > 0) {
       this.#effects.completed(this.#relay, head.classified, false);
     }
@@ -282,7 +280,7 @@ export class BackendReader implements MessageVisitor {
       this.#finish(head, head.failed === undefined ? "done" : head.failed.code === "57014" ? "cancelled" : "failed", 6);
     }
     relay.queue.shift();
-    relay.copyIn = false;
+    if (relay.queue.size === 0) relay.copyAnswer(false);
     this.#copyOut = false;
     this.#actionsFor = undefined;
     const before = relay.transactionStatus;
@@ -315,14 +313,14 @@ export class BackendReader implements MessageVisitor {
     this.#effects.errored();
     if (head.refusal !== undefined && !fatal) this.replacement = head.refusal;
     const answer = this.replacement === undefined ? FORWARD : REPLACE;
+    // Whether the server read a Sync among the data before or after it failed cannot be known.
+    if (relay.copyIn && relay.syncsInCopy > 0 && !fatal)
+      throw new SluiceError("SLUICE_PROTOCOL_VIOLATION", "Sync among COPY data that failed");
     if (head.kind === "query") {
       relay.copyIn = false;
       return answer;
     }
-    if (relay.copyIn) {
-      // Whether a Sync that the client may have sent meanwhile counts cannot be known.
-      relay.copyIn = false;
-    }
+    relay.copyAnswer(false);
     this.#skipToSync(head);
     return answer;
   }

@@ -1,5 +1,5 @@
 import { toSluiceError } from "../../core/errors.ts";
-import { type CatalogueData, loadCatalogue, type RelationKind } from "./catalogue-load.ts";
+import { type CatalogueData, loadCatalogue, type Relation, type RelationKind } from "./catalogue-load.ts";
 import { findMasked, type MaskedRelations, qualify } from "./catalogue-masks.ts";
 import type { Upstream } from "./dial.ts";
 import { parseSearchPath } from "./search-path.ts";
@@ -47,6 +47,10 @@ export interface Catalogue {
    * the caller's business
    */
   resolve(schema: string | undefined, name: string, searchPath: readonly string[] | undefined): readonly string[];
+  /** Every schema in which the target's user may look names up, the system's aside. */
+  schemas(): readonly string[];
+  /** @param relation as qualify() spells it */
+  hasColumn(relation: string, column: string): boolean;
   /** A schema in which the target's user may look names up. */
   hasSchema(schema: string): boolean;
   /** What RowDescription's table oid and attribute number mean. Undefined: no relation known here, so nothing is known to be clean. */
@@ -94,6 +98,7 @@ class TargetCatalogue implements Catalogue {
   #data: CatalogueData = EMPTY;
   /** Schemas by relation name. */
   readonly #schemasByName = new Map<string, string[]>();
+  readonly #relationsByName = new Map<string, Relation>();
   readonly #maskSets = new Map<string, MaskedRelations>();
   /** Counts invalidations; a reading is current when none came after it began. */
   #changes = 0;
@@ -154,6 +159,8 @@ class TargetCatalogue implements Catalogue {
     this.#data = data;
     this.#maskSets.clear();
     this.#schemasByName.clear();
+    this.#relationsByName.clear();
+    for (const relation of data.relations.values()) this.#relationsByName.set(qualify(relation.schema, relation.name), relation);
     for (const { schema, name } of data.relations.values()) {
       const schemas = this.#schemasByName.get(name);
       if (schemas === undefined) this.#schemasByName.set(name, [schema]);
@@ -179,6 +186,14 @@ class TargetCatalogue implements Catalogue {
 
   get searchPath(): readonly string[] | undefined {
     return this.#data.digest === "" ? undefined : parseSearchPath(this.#data.searchPath, this.#data.user);
+  }
+
+  schemas(): readonly string[] {
+    return [...this.#data.usableSchemas].filter((schema) => !schema.startsWith("pg_") && schema !== "information_schema");
+  }
+
+  hasColumn(relation: string, column: string): boolean {
+    return this.#relationsByName.get(relation)?.columns.includes(column) ?? false;
   }
 
   hasSchema(schema: string): boolean {

@@ -4,8 +4,9 @@ import type { MaskRule, Moment, Operation, SessionPolicy } from "../../core/poli
 import { type Grant, refuse, type Verdict } from "../../core/verdict.ts";
 import type { DecisionRecord } from "../../store/types.ts";
 import { type Catalogue, qualify } from "./catalogue.ts";
+import { movesSearchPath } from "./effects.ts";
 import type { ColumnMask, SessionMasks } from "./rows.ts";
-import type { Classified, RelationName } from "./sql/types.ts";
+import type { Classified, ColumnUse, RelationName } from "./sql/types.ts";
 
 /** A verdict on one classified message in one context, with what the relay needs to carry it out. */
 export interface Decision {
@@ -128,15 +129,17 @@ export class DecisionContext {
   /** Names to `schema.relation`; every candidate where more than one may be meant. undefined: not in the catalogue. */
   #resolve(classified: Classified, fresh: boolean): Operation | undefined {
     const tables = new Set<string>();
+    // A message of several statements that changes search_path on its way looks its later names up under the new one.
+    const path = classified.statements > 1 && classified.effects.some(movesSearchPath) ? undefined : this.searchPath;
     // An empty statement does nothing; drivers send one to see whether the session lives. It is judged like SHOW.
     const accesses: { action: string; resources: string[] }[] = classified.empty ? [{ action: "sql:show", resources: [] }] : [];
     for (const access of classified.accesses) {
       const resources = new Set<string>(access.others);
       for (const relation of access.relations) {
-        const names = this.#candidates(relation, access.action === "sql:create");
+        const names = this.#candidates(relation, access.action === "sql:create", path);
         if (names.length === 0) {
           if (!fresh) return undefined;
-          names.push(qualify(relation.schema ?? this.#creationSchema() ?? "public", relation.name));
+          names.push(...this.#creationSchemas(relation, path).map((schema) => qualify(schema, relation.name)));
         }
         for (const name of names) {
           resources.add(name);
@@ -145,8 +148,6 @@ export class DecisionContext {
       }
       accesses.push({ action: access.action, resources: [...resources] });
     }
-    // An empty query string asks for nothing; it is let through like SHOW.
-    if (classified.empty) accesses.push({ action: "sql:show", resources: [] });
     return {
       protocol: "postgres",
       accesses,
@@ -158,24 +159,27 @@ export class DecisionContext {
     };
   }
 
-  #candidates(relation: RelationName, creates: boolean): string[] {
+  #candidates(relation: RelationName, creates: boolean, path: readonly string[] | undefined): string[] {
     const names: string[] = [];
     if ((relation.schema === undefined || relation.schema === "pg_temp") && this.#temporary.has(relation.name))
       names.push(qualify("pg_temp", relation.name));
     if (relation.schema === "pg_temp" && names.length === 0) names.push(qualify("pg_temp", relation.name));
     if (relation.schema !== "pg_temp") {
-      if (creates) {
-        const schema = relation.schema ?? this.#creationSchema();
-        if (schema !== undefined) return [qualify(schema, relation.name)];
-      }
-      names.push(...this.catalogue.resolve(relation.schema, relation.name, this.searchPath));
+      if (creates) return this.#creationSchemas(relation, path).map((schema) => qualify(schema, relation.name));
+      names.push(...this.catalogue.resolve(relation.schema, relation.name, path));
     }
     return names;
   }
 
-  /** Where the server would look for, or put, a name that nothing has yet: the first schema of the path that exists. */
-  #creationSchema(): string | undefined {
-    return this.searchPath?.find((schema) => this.catalogue.hasSchema(schema));
+  /**
+   * Where the server would look for, or put, a name that nothing has yet: the first schema of the path that exists. With
+   * an unknown path it may be any.
+   */
+  #creationSchemas(relation: RelationName, path: readonly string[] | undefined): readonly string[] {
+    if (relation.schema !== undefined) return [relation.schema];
+    const schema = path?.find((candidate) => this.catalogue.hasSchema(candidate));
+    if (schema !== undefined) return [schema];
+    return path === undefined ? this.catalogue.schemas() : ["public"];
   }
 
   #judgeMasks(
@@ -192,6 +196,15 @@ export class DecisionContext {
     const past = this.#pastMasks(operation);
     if (past !== undefined) return { ...no, rule: this.#masked.anyRule, refusal: past };
     const touched = operation.tables.filter((table) => this.#masked.relations.has(table));
+    const use = classified.columnUse;
+    const attribute = this.#attributeCall(use, operation.tables);
+    if (attribute !== undefined) {
+      return {
+        ...no,
+        rule: this.#masked.anyRule,
+        refusal: `${attribute} may be a function of a whole row here, whose result cannot be traced, and a column mask applies on this target`,
+      };
+    }
     const unknown = classified.functions.find((name) => !this.catalogue.isBuiltinFunction(name));
     if (touched.length === 0) {
       if (unknown === undefined) return no;
@@ -208,11 +221,7 @@ export class DecisionContext {
     if (unknown !== undefined)
       return refused(`function ${unknown} is not part of PostgreSQL; what it returns from masked data cannot be traced`);
     if (classified.copy === "out") return refused("COPY TO cannot be masked in this version, and it would return masked columns");
-    const use = classified.columnUse;
     if (use.wholeRows) return refused("a whole row of a table with masked columns is used as a value, which cannot be traced");
-    // `c.f` is f(c) where c has no column f (Function Call Syntax in expressions: attribute notation).
-    const attribute = use.plain.find((name) => this.catalogue.hasOtherFunction(name));
-    if (attribute !== undefined) return refused(`${attribute} may be a function of a whole row here, which cannot be traced`);
     if (use.untraceable) return refused("the columns of this statement cannot be traced to their tables, and one of them may be masked");
     const names = new Set(touched.flatMap((table) => [...(this.#masked.columnNames.get(table) ?? [])]));
     const expression = use.expressions.find((name) => names.has(name));
@@ -222,6 +231,16 @@ export class DecisionContext {
     if (predicate !== undefined)
       return refused(`masked column ${predicate} is used in a condition, which would tell its value (predicates: deny)`);
     return { columns: true, content, rule, refusal: undefined };
+  }
+
+  /**
+   * `c.f` is f(c) where c has no column f (PostgreSQL documentation, Using Composite Types in Queries). A name that some
+   * user function has is taken for a column only if every table of the statement has such a column.
+   */
+  #attributeCall(use: ColumnUse, tables: readonly string[]): string | undefined {
+    const isCall = (name: string) =>
+      this.catalogue.hasOtherFunction(name) && !(tables.length > 0 && tables.every((table) => this.catalogue.hasColumn(table, name)));
+    return use.plain.find(isCall) ?? use.expressions.find(isCall) ?? use.predicates.find(isCall);
   }
 
   /** Why a statement could read masked columns past their table, or take the table out of the mask's reach. */
@@ -354,7 +373,7 @@ export function withInner(outer: Classified, inner: Classified): Classified {
     unfiltered: outer.unfiltered || inner.unfiltered,
     columns: both((each) => each.columns),
     functions: both((each) => each.functions),
-    effects: outer.effects,
+    effects: [...outer.effects, ...inner.effects],
     columnUse: {
       plain: both((each) => each.columnUse.plain),
       star: outer.columnUse.star || inner.columnUse.star,

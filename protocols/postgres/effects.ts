@@ -14,7 +14,7 @@ const madeInSql = (classified: Classified, text: string): PreparedStatement => (
 });
 
 /** True for effects that may change how names are looked up. */
-const movesSearchPath = (effect: SessionEffect): boolean =>
+export const movesSearchPath = (effect: SessionEffect): boolean =>
   effect.kind === "search_path" || effect.kind === "reset_all" || effect.kind === "discard";
 
 /**
@@ -31,10 +31,10 @@ export function sentEffects(relay: Relay, classified: Classified): Undo | undefi
         break;
       case "deallocate":
         if (effect.name !== undefined) undos.push(relay.names.deleteStatement(effect.name));
-        else for (const name of [...relay.names.statements.keys()]) undos.push(relay.names.deleteStatement(name));
+        else for (const name of relay.names.statements.keys()) undos.push(relay.names.deleteStatement(name));
         break;
       case "discard":
-        if (effect.what === "all") for (const name of [...relay.names.statements.keys()]) undos.push(relay.names.deleteStatement(name));
+        if (effect.what === "all") for (const name of relay.names.statements.keys()) undos.push(relay.names.deleteStatement(name));
         break;
       case "declare":
         undos.push(
@@ -42,11 +42,12 @@ export function sentEffects(relay: Relay, classified: Classified): Undo | undefi
             statement: madeInSql(effect.inner, `FETCH FROM ${effect.name}`),
             parameters: NO_BYTES,
             formats: "text",
+            searchPath: relay.searchPath.value,
           }),
         );
         break;
       case "close_cursor":
-        for (const name of effect.name === undefined ? [...relay.names.portals.keys()] : [effect.name])
+        for (const name of effect.name === undefined ? relay.names.portals.keys() : [effect.name])
           undos.push(relay.names.deletePortal(name));
         break;
       case "create_temp":
@@ -133,7 +134,10 @@ export class EffectsSinceReady {
     if (ended) {
       relay.names.portals.clear();
     }
-    if (!inBlock && after === 0x49 && relay.names.portals.size > 0 && relay.queue.size === 0) relay.names.portals.clear();
+    if (relay.queue.size === 0) {
+      if (!inBlock && after === 0x49) relay.names.portals.clear();
+      relay.names.settle();
+    }
     this.#pathChanges = 0;
     this.#pathEffect = undefined;
     this.#transactions = 0;

@@ -95,21 +95,36 @@ export class FrontendReader implements MessageVisitor {
       if (type !== TYPE.sync) return REPLACE;
       relay.skipping = false;
     }
+    if (relay.copyAwaited && type !== TYPE.terminate) {
+      // Whether this is for the COPY or for what comes behind it shows only when the server has answered.
+      relay.hold(relay.copyAnswered());
+      return HOLD;
+    }
     switch (type) {
       case TYPE.copyData:
+        relay.copyStarted = true;
+        return FORWARD;
       case TYPE.flush:
         return FORWARD;
       case TYPE.copyDone:
       case TYPE.copyFail:
-        relay.copyIn = false;
+        if (relay.copyIn) {
+          relay.copyIn = false;
+          // Another COPY may follow in the same Query.
+          if (relay.queue.head()?.kind === "query") relay.copyAwaited = true;
+        }
         return FORWARD;
       case TYPE.terminate:
         this.#terminated = true;
         return REPLACE;
       default:
     }
-    // In copy-in mode the server ignores Sync, which clients send before they know of the mode.
-    if (relay.copyIn && type === TYPE.sync) return FORWARD;
+    // In copy-in mode the server ignores Sync, which clients send before they know of the mode. It stays here: had the COPY
+    // failed at the server by then, the Sync would count, and nobody could tell.
+    if (relay.copyIn && type === TYPE.sync) {
+      if (relay.copyStarted) relay.syncsInCopy += 1;
+      return REPLACE;
+    }
     if (relay.copyIn)
       throw new SluiceError("SLUICE_PROTOCOL_VIOLATION", `message type '${String.fromCharCode(type)}' while COPY data are expected`);
     switch (type) {
@@ -143,7 +158,7 @@ export class FrontendReader implements MessageVisitor {
     const classified = this.#classify(bytes, textStart, textEnd);
     if (classified === undefined) return HOLD;
     const effective = this.#withNamed(classified);
-    const decision = this.#decide(effective, bytes, textStart, textEnd, undefined, undefined);
+    const decision = this.#decide(effective, bytes, textStart, textEnd, undefined, undefined, this.#movedPath(classified, undefined));
     if (decision === "hold") return HOLD;
     const relay = this.#relay;
     const secret = classified.secrets.length > 0;
@@ -154,8 +169,8 @@ export class FrontendReader implements MessageVisitor {
         : relay.recorder.intent(decision.record, undefined, recorded, 0, recorded.length);
     if (recorded !== undefined) this.#redacted = query(text(recorded, 0, recorded.length));
     if (decision.verdict.kind !== "allowed") return this.#refuse("query", decision, decision.verdict, request);
-    const entry = this.#allow("query", decision, request, effective);
-    entry.statement = undefined;
+    this.#allow("query", decision, request, effective);
+    if (effective.copy === "in") relay.copyAwaited = true;
     if (!secret) return FORWARD;
     // Forwarded as it is, recorded without the secret.
     this.replacement = copyOf(bytes, start, end);
@@ -172,7 +187,7 @@ export class FrontendReader implements MessageVisitor {
     if (classified === undefined) return HOLD;
     const relay = this.#relay;
     const effective = this.#withNamed(classified);
-    const decision = this.#decide(effective, bytes, nameEnd + 1, textEnd, undefined, undefined);
+    const decision = this.#decide(effective, bytes, nameEnd + 1, textEnd, undefined, undefined, false);
     if (decision === "hold") return HOLD;
     const name = objectName(bytes, start + 5, nameEnd);
     const shown = classified.secrets.length > 0 ? redact(bytes.subarray(nameEnd + 1, textEnd), classified.secrets) : undefined;
@@ -218,7 +233,12 @@ export class FrontendReader implements MessageVisitor {
       // The server holds no such statement either and will say so; a statement that came into being without us is refused.
       return this.#unknownName(entry, "prepared statement", bind.statement);
     }
-    const portal: Portal = { statement, parameters: copyOf(bytes, bind.parametersStart, bind.parametersEnd), formats: bind.resultFormats };
+    const portal: Portal = {
+      statement,
+      parameters: copyOf(bytes, bind.parametersStart, bind.parametersEnd),
+      formats: bind.resultFormats,
+      searchPath: relay.searchPath.value,
+    };
     entry.portal = portal;
     entry.undo = relay.names.setPortal(bind.portal, portal);
     entry.parameterBytes = portal.parameters.length;
@@ -241,7 +261,7 @@ export class FrontendReader implements MessageVisitor {
     const statement = portal.statement;
     // What an EXECUTE or FETCH stands for may have changed since it was parsed.
     const classified = this.#withNamed(statement.classified);
-    const decision = this.#decide(classified, undefined, 0, 0, statement, portal);
+    const decision = this.#decide(classified, undefined, 0, 0, statement, portal, this.#movedPath(classified, portal));
     if (decision === "hold") return HOLD;
     const request = relay.recorder.intent(decision.record, statement.record, portal.parameters, 0, portal.parameters.length);
     if (decision.verdict.kind !== "allowed") return this.#refuse("execute", decision, decision.verdict, request);
@@ -262,9 +282,14 @@ export class FrontendReader implements MessageVisitor {
     const entry = this.#allow("execute", decision, request, classified);
     entry.statement = statement;
     entry.portal = portal;
-    if (!described) return FORWARD;
-    this.replacement = Buffer.concat([describe("P", portalName), bytes.subarray(start, end)]);
-    return REPLACE;
+    if (described) {
+      this.replacement = Buffer.concat([describe("P", portalName), bytes.subarray(start, end)]);
+      return REPLACE;
+    }
+    if (classified.copy !== "in") return FORWARD;
+    relay.copyAwaited = true;
+    this.replacement = FLUSH;
+    return FORWARD_AND_ADD;
   }
 
   /** Why the result cannot be masked although the statement may run; undefined: it can. */
@@ -357,6 +382,21 @@ export class FrontendReader implements MessageVisitor {
     return effective;
   }
 
+  /**
+   * The server looked a portal's names up when it was bound or declared. If search_path is another one by now, or was not
+   * known then, they may mean any relation of that name.
+   */
+  #movedPath(classified: Classified, portal: Portal | undefined): boolean {
+    const path = this.#relay.searchPath.value;
+    if (portal !== undefined && !samePath(portal.searchPath, path)) return true;
+    for (const effect of classified.effects) {
+      if (effect.kind !== "fetch") continue;
+      const cursor = this.#relay.names.portals.get(effect.name);
+      if (cursor !== undefined && !samePath(cursor.searchPath, path)) return true;
+    }
+    return false;
+  }
+
   readonly #joins = new WeakMap<Classified, WeakMap<Classified, Classified>>();
 
   #joined(outer: Classified, inner: Classified): Classified {
@@ -380,6 +420,7 @@ export class FrontendReader implements MessageVisitor {
     end: number,
     statement: PreparedStatement | undefined,
     portal: Portal | undefined,
+    movedPath: boolean,
   ): Outcome {
     const relay = this.#relay;
     const settling = classified.accesses.length > 0 ? relay.settling() : undefined;
@@ -391,7 +432,7 @@ export class FrontendReader implements MessageVisitor {
     }
     const fresh = this.#fresh;
     const moment = () => this.#moment(statement?.text ?? (bytes === undefined ? "" : text(bytes, start, end)), portal);
-    const decision = relay.context().decide(classified, moment, fresh);
+    const decision = (movedPath ? relay.contextOfAnyPath() : relay.context()).decide(classified, moment, fresh);
     if (decision === UNKNOWN_RELATION) {
       this.#classified = classified === FUNCTION_CALL ? undefined : this.#classified;
       this.#fresh = true;
@@ -460,6 +501,12 @@ export class FrontendReader implements MessageVisitor {
     this.replacement = REFUSED_PARSE;
     return REPLACE;
   }
+}
+
+/** Unknown is not even the same as unknown. */
+function samePath(a: readonly string[] | undefined, b: readonly string[] | undefined): boolean {
+  if (a === b) return a !== undefined;
+  return a !== undefined && b !== undefined && a.length === b.length && a.every((schema, index) => schema === b[index]);
 }
 
 function text(bytes: Uint8Array, start: number, end: number): string {

@@ -95,16 +95,6 @@ export class PendingQueue {
     this.#size -= 1;
   }
 
-  /** Take the entry behind the head out (a Sync that the server ignores in copy-in mode). */
-  removeSecond(): void {
-    const removed = this.at(1);
-    for (let index = 1; index < this.#size - 1; index += 1) {
-      this.#ring[(this.#head + index) & (this.#ring.length - 1)] = this.at(index + 1);
-    }
-    this.#ring[(this.#head + this.#size - 1) & (this.#ring.length - 1)] = removed;
-    this.#size -= 1;
-  }
-
   #grow(): void {
     const ring: Pending[] = [];
     for (let index = 0; index < this.#size; index += 1) ring.push(this.at(index));

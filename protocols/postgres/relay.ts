@@ -77,6 +77,12 @@ export class Relay {
   transactionStatus = 0x49;
   /** The server asked for COPY data and the client has not ended them. */
   copyIn = false;
+  /** CopyData has been sent since the server asked for them. */
+  copyStarted = false;
+  /** A COPY FROM STDIN was sent and not answered; nothing else is sent before. */
+  copyAwaited = false;
+  /** Sync messages held back in copy-in mode behind CopyData. */
+  syncsInCopy = 0;
   /** The server ignores what comes until Sync, and no Sync is on its way to it. */
   skipping = false;
   /** This transaction has made or changed functions, types or the like, which the catalogue does not show yet. */
@@ -101,6 +107,7 @@ export class Relay {
   readonly #frontend: FrontendReader;
   readonly #backend: BackendReader;
   #waiting: (() => void)[] = [];
+  readonly #copyWaiting: (() => void)[] = [];
   #ended = false;
   #clientPaused = false;
   #upstreamPaused = false;
@@ -165,6 +172,20 @@ export class Relay {
     return this.catalogue.loaded ? undefined : this.catalogue.refresh();
   }
 
+  /** Resolves when the server has asked for COPY data, or will not. */
+  copyAnswered(): Promise<void> {
+    return new Promise((resolve) => this.#copyWaiting.push(resolve));
+  }
+
+  /** The server answered a COPY FROM STDIN. @param asks it asks for data */
+  copyAnswer(asks: boolean): void {
+    this.copyIn = asks;
+    this.copyStarted = false;
+    this.syncsInCopy = 0;
+    this.copyAwaited = false;
+    for (const resolve of this.#copyWaiting.splice(0)) resolve();
+  }
+
   /** Schema changes of this session are committed: everyone's knowledge of the catalogue is out of date. */
   schemaChanged(): void {
     this.catalogue.invalidate();
@@ -200,6 +221,11 @@ export class Relay {
     this.#contextTemporary = this.temporary.size;
     this.#context = this.room.contexts.get(this.grant, this.#policy, this.catalogue, path, this.temporary, this.#masker, this.#identityKey);
     return this.#context;
+  }
+
+  /** The same with an unknown search_path: a name means every relation that has it. */
+  contextOfAnyPath(): DecisionContext {
+    return this.room.contexts.get(this.grant, this.#policy, this.catalogue, undefined, this.temporary, this.#masker, this.#identityKey);
   }
 
   /** False once the right to run further statements has ended. */
@@ -258,7 +284,7 @@ export class Relay {
 
   /** The client said Terminate. */
   terminated(): void {
-    this.#end("client terminated", "cancelled", false);
+    this.#end("client terminated", "unknown", false);
   }
 
   /** The client asked to cancel what runs. */
@@ -388,7 +414,7 @@ export class Relay {
     this.#idleTimer.unref();
   }
 
-  #end(reason: string, outcome: "cancelled" | "killed" | "failed", cancel: boolean): void {
+  #end(reason: string, outcome: "cancelled" | "killed" | "failed" | "unknown", cancel: boolean): void {
     if (this.#ended) return;
     this.#ended = true;
     clearTimeout(this.#expiryTimer);
@@ -408,7 +434,7 @@ export class Relay {
     this.#resolveClosed(reason);
   }
 
-  #settle(entry: Pending, outcome: "cancelled" | "killed" | "failed", reason: string): void {
+  #settle(entry: Pending, outcome: "cancelled" | "killed" | "failed" | "unknown", reason: string): void {
     if (entry.request === 0 || entry.refusal !== undefined) return;
     const code = outcome === "failed" ? "08006" : "57014";
     this.recorder.outcome(entry.request, outcome, entry.rows, entry.bytes, { code, message: reason }, entry.masked);

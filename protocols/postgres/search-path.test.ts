@@ -52,3 +52,9 @@ test("what cannot be known stays unknown until it is set or reported anew", () =
   path.set(["x"], false, false);
   assert.deepEqual(path.value, ["b"], "a server that reports the setting is believed over our own reading");
 });
+
+test("white space and letters are the server's, not Unicode's", () => {
+  assert.deepEqual(parseSearchPath("\u00a0public, hr", "svc"), ["\u00a0public", "hr"]);
+  assert.deepEqual(parseSearchPath("\u212aX", "svc"), ["\u212ax"]);
+  assert.equal(parseSearchPath("a".repeat(64), "svc"), undefined);
+});

@@ -82,12 +82,15 @@ export class SearchPath {
 /** The value of the setting as ParameterStatus or SHOW gives it (`"$user", public`), as schema names. undefined: not readable. */
 export function parseSearchPath(value: string, user: string): readonly string[] | undefined {
   const schemas: string[] = [];
-  const element = /\s*(?:"((?:[^"]|"")*)"|([^",\s]+))\s*(,|$)/gy;
-  if (value.trim() === "") return schemas;
+  // The server's own idea of white space and of lower case (SplitIdentifierString): ASCII only.
+  const element = /[ \t\n\v\f\r]*(?:"((?:[^"]|"")*)"|([^", \t\n\v\f\r]+))[ \t\n\v\f\r]*(,|$)/gy;
+  if (/^[ \t\n\v\f\r]*$/.test(value)) return schemas;
   for (;;) {
     const match = element.exec(value);
     if (match === null) return undefined;
-    const name = match[1] !== undefined ? match[1].replaceAll('""', '"') : match[2].toLowerCase();
+    const name = match[1] !== undefined ? match[1].replaceAll('""', '"') : match[2].replaceAll(/[A-Z]/g, (letter) => letter.toLowerCase());
+    // The server cuts longer names; what is left need not be what a schema is called.
+    if (Buffer.byteLength(name) > 63) return undefined;
     schemas.push(name === "$user" ? user : name);
     if (match[3] === "") return element.lastIndex === value.length ? schemas : undefined;
   }

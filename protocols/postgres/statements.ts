@@ -24,9 +24,76 @@ export interface Portal {
   readonly parameters: Uint8Array;
   /** Result formats of Bind: 'text' (all), 'binary' (all), or one a column. */
   readonly formats: "text" | "binary" | readonly number[];
+  /** search_path when it was made, which is when the server looked its names up; undefined: unknown. */
+  readonly searchPath: readonly string[] | undefined;
 }
 
 export type Undo = () => void;
+
+/**
+ * Values by name, with changes that can be taken back out of order. Every change of a name has a number; an undo restores
+ * what was there before only if no later change has been made. If one has, what the server holds under that name cannot
+ * be told, and the name is forgotten: its later use is refused.
+ */
+export class Names<T> {
+  readonly #values = new Map<string, T>();
+  readonly #changes = new Map<string, number>();
+  #count = 0;
+
+  get size(): number {
+    return this.#values.size;
+  }
+
+  get(name: string): T | undefined {
+    return this.#values.get(name);
+  }
+
+  has(name: string): boolean {
+    return this.#values.has(name);
+  }
+
+  keys(): string[] {
+    return [...this.#values.keys()];
+  }
+
+  set(name: string, value: T): Undo {
+    return this.#change(name, value);
+  }
+
+  delete(name: string): Undo {
+    return this.#change(name, undefined);
+  }
+
+  clear(): void {
+    this.#values.clear();
+  }
+
+  /** Nothing is on its way any more: no undo will come. */
+  settle(): void {
+    if (this.#changes.size > 0) this.#changes.clear();
+  }
+
+  #change(name: string, value: T | undefined): Undo {
+    const before = this.#values.get(name);
+    const changeBefore = this.#changes.get(name) ?? 0;
+    this.#count += 1;
+    const change = this.#count;
+    this.#put(name, value, change);
+    return () => {
+      if (this.#changes.get(name) === change) this.#put(name, before, changeBefore);
+      else {
+        this.#count += 1;
+        this.#put(name, undefined, this.#count);
+      }
+    };
+  }
+
+  #put(name: string, value: T | undefined, change: number): void {
+    if (value === undefined) this.#values.delete(name);
+    else this.#values.set(name, value);
+    this.#changes.set(name, change);
+  }
+}
 
 /**
  * Names of statements and portals as the server will hold them once it has worked off what was sent. The server
@@ -34,9 +101,9 @@ export type Undo = () => void;
  * message was not carried out.
  */
 export class NamedObjects {
-  readonly statements = new Map<string, PreparedStatement>();
+  readonly statements = new Names<PreparedStatement>();
   /** Portals of Bind and cursors of DECLARE: one name space, as in the server. */
-  readonly portals = new Map<string, Portal>();
+  readonly portals = new Names<Portal>();
 
   setStatement(name: string, statement: PreparedStatement): Undo {
     if (name !== "" && this.statements.size >= LIMITS.preparedStatements && !this.statements.has(name)) {
@@ -44,38 +111,27 @@ export class NamedObjects {
         hint: "Close or DEALLOCATE statements that are no longer used.",
       });
     }
-    return put(this.statements, name, statement);
+    return this.statements.set(name, statement);
   }
 
   deleteStatement(name: string): Undo {
-    return remove(this.statements, name);
+    return this.statements.delete(name);
   }
 
   setPortal(name: string, portal: Portal): Undo {
     if (this.portals.size >= LIMITS.preparedStatements && !this.portals.has(name)) {
       throw new SluiceError("SLUICE_LIMIT_EXCEEDED", `more than ${LIMITS.preparedStatements} portals in one transaction`);
     }
-    return put(this.portals, name, portal);
+    return this.portals.set(name, portal);
   }
 
   deletePortal(name: string): Undo {
-    return remove(this.portals, name);
+    return this.portals.delete(name);
   }
-}
 
-function put<T>(map: Map<string, T>, name: string, value: T): Undo {
-  const previous = map.get(name);
-  map.set(name, value);
-  return () => {
-    if (previous === undefined) map.delete(name);
-    else map.set(name, previous);
-  };
-}
-
-function remove<T>(map: Map<string, T>, name: string): Undo {
-  const previous = map.get(name);
-  map.delete(name);
-  return () => {
-    if (previous !== undefined) map.set(name, previous);
-  };
+  /** No message awaits its answer. */
+  settle(): void {
+    this.statements.settle();
+    this.portals.settle();
+  }
 }

@@ -1,7 +1,17 @@
 import assert from "node:assert/strict";
 import { createHash } from "node:crypto";
 import { after, before, describe, test } from "node:test";
-import { bind, close, copyFail, describe as describeMessage, execute, flush, parse, query, sync } from "../../protocols/postgres/messages.ts";
+import {
+  bind,
+  close,
+  copyFail,
+  describe as describeMessage,
+  execute,
+  flush,
+  parse,
+  query,
+  sync,
+} from "../../protocols/postgres/messages.ts";
 import { errors, type Frame, type RawClient, states, tags, types } from "./raw.ts";
 import { rawAt, startWorld, VERSIONS, type World } from "./world.ts";
 
@@ -44,12 +54,16 @@ type Script = (client: RawClient) => Promise<Frame[]>;
 const SCRIPTS: Record<string, Script> = {
   "a simple query": (c) => c.query("select id, name, price from items order by id"),
   "a query without rows": (c) => c.query("select id from items where false"),
-  "a multi-statement query": (c) => c.query("begin; insert into items values (100, 'x', 1); select count(*) from items; rollback; select 1"),
+  "a multi-statement query": (c) =>
+    c.query("begin; insert into items values (100, 'x', 1); select count(*) from items; rollback; select 1"),
   "an empty query": (c) => c.query(""),
   "a query of comments and semicolons": (c) => c.query(" ; -- nothing\n ; /* at all */ "),
   "empty extended query": (c) => c.ask([parseBindExecute(""), sync()]),
   "errors at run time": async (c) => [...(await c.query("select 1/0")), ...(await c.query("insert into items values (1, 'twice', 0)"))],
-  "errors of the parse analysis": async (c) => [...(await c.query("select nothing_such from items")), ...(await c.query("select * from no_such_table"))],
+  "errors of the parse analysis": async (c) => [
+    ...(await c.query("select nothing_such from items")),
+    ...(await c.query("select * from no_such_table")),
+  ],
   "a syntax error in a string that the server reads too": (c) => c.query("select 'abc'::int"),
   "an error in the middle of a multi-statement query": (c) =>
     c.query("insert into items values (200, 'gone', 1); select 1/0; insert into items values (201, 'never', 1)"),
@@ -65,24 +79,35 @@ const SCRIPTS: Record<string, Script> = {
       sync(),
     ]),
   "extended, binary results": (c) =>
-    c.ask([parse("b", "select id, name, price from items order by id"), bindBinary("", "b"), describeMessage("P", ""), execute(""), close("S", "b"), sync()]),
+    c.ask([
+      parse("b", "select id, name, price from items order by id"),
+      bindBinary("", "b"),
+      describeMessage("P", ""),
+      execute(""),
+      close("S", "b"),
+      sync(),
+    ]),
   "extended without Describe": (c) => c.ask([parse("", "select id from items order by id"), bind("", ""), execute(""), sync()]),
   "extended, no data": (c) => c.ask([parseBindExecute("update items set price = price where id = 3"), sync()]),
-  "extended, null parameters": (c) => c.ask([parse("", "select $1::text is null, $2::int"), bind("", "", [undefined, "4"]), execute(""), sync()]),
+  "extended, null parameters": (c) =>
+    c.ask([parse("", "select $1::text is null, $2::int"), bind("", "", [undefined, "4"]), execute(""), sync()]),
   "a suspended portal": (c) =>
-    c.ask([
-      query("begin"),
-      parse("", "select id from items order by id"),
-      bind("p", ""),
-      describeMessage("P", "p"),
-      execute("p", 20),
-      execute("p", 20),
-      execute("p", 20),
-      execute("p", 20),
-      close("P", "p"),
-      sync(),
-      query("rollback"),
-    ], 3),
+    c.ask(
+      [
+        query("begin"),
+        parse("", "select id from items order by id"),
+        bind("p", ""),
+        describeMessage("P", "p"),
+        execute("p", 20),
+        execute("p", 20),
+        execute("p", 20),
+        execute("p", 20),
+        close("P", "p"),
+        sync(),
+        query("rollback"),
+      ],
+      3,
+    ),
   "Flush instead of Sync": async (c) => {
     c.send(parse("f", "select 1 as one"), describeMessage("S", "f"), flush());
     const first = await c.until("T");
@@ -111,7 +136,18 @@ const SCRIPTS: Record<string, Script> = {
   "an error, then messages that come late, then Sync": async (c) => {
     c.send(parseBindExecute("select 1/0"), flush());
     const first = await c.until("E");
-    return [...first, ...(await c.ask([parse("late", "select 2"), bind("", "late"), describeMessage("S", "late"), execute(""), close("S", "late"), sync()])), ...(await c.query("select 3"))];
+    return [
+      ...first,
+      ...(await c.ask([
+        parse("late", "select 2"),
+        bind("", "late"),
+        describeMessage("S", "late"),
+        execute(""),
+        close("S", "late"),
+        sync(),
+      ])),
+      ...(await c.query("select 3")),
+    ];
   },
   "a Query that is skipped because it comes before Sync": async (c) => {
     const first = await c.ask([parse("", "select nothing_such"), query("select 'skipped'"), sync()]);
@@ -124,7 +160,36 @@ const SCRIPTS: Record<string, Script> = {
   },
   "a Parse that fails leaves its name free": (c) =>
     c.ask([parse("n", "select nothing_such"), sync(), parse("n", "select 1"), bind("", "n"), execute(""), close("S", "n"), sync()], 2),
-  "a name that is taken": (c) => c.ask([parse("t", "select 1"), sync(), parse("t", "select 2"), sync(), bind("", "t"), execute(""), close("S", "t"), sync()], 3),
+  "a pipeline of schema changes and what uses them": (c) =>
+    c.ask([
+      parseBindExecute("create table piped (a int)"),
+      parseBindExecute("insert into piped values (1), (2)"),
+      parseBindExecute("select a from piped order by a"),
+      parseBindExecute("alter table piped rename to piped2"),
+      parseBindExecute("select count(*) from piped2"),
+      parseBindExecute("drop table piped2"),
+      sync(),
+    ]),
+  "a name that is taken": (c) =>
+    c.ask([parse("t", "select 1"), sync(), parse("t", "select 2"), sync(), bind("", "t"), execute(""), close("S", "t"), sync()], 3),
+  "names longer than the server keeps": (c) => {
+    const long = "n".repeat(63);
+    return c.ask(
+      [
+        parse(`${long}a`, "select 1"),
+        close("S", `${long}b`),
+        parse(`${long}c`, "select 2"),
+        bind(`${long}p`, `${long}d`),
+        execute(`${long}q`),
+        close("S", long),
+        sync(),
+        parse(`${long}e`, "select 3"),
+        close("S", long),
+        sync(),
+      ],
+      2,
+    );
+  },
   "closing what was never there": (c) => c.ask([close("S", "never"), close("P", "never"), sync()]),
   "a transaction that fails": async (c) => [
     ...(await c.query("begin")),
@@ -141,7 +206,10 @@ const SCRIPTS: Record<string, Script> = {
     ...(await c.query("select 1")),
     ...(await c.query("commit")),
   ],
-  notices: async (c) => [...(await c.query("select announce('x')")), ...(await c.ask([parseBindExecute("select announce($1)", ["y"]), sync()]))],
+  notices: async (c) => [
+    ...(await c.query("select announce('x')")),
+    ...(await c.ask([parseBindExecute("select announce($1)", ["y"]), sync()])),
+  ],
   "LISTEN and NOTIFY": async (c) => [
     ...(await c.query("listen news")),
     ...(await c.query("notify news, 'a payload'")),
@@ -160,7 +228,11 @@ const SCRIPTS: Record<string, Script> = {
   "COPY in": async (c) => {
     c.send(query("copy items from stdin"));
     const ready = await c.until("G");
-    return [...ready, ...(await c.ask([copyData("400\tfour"), copyData(" hundred\t1\n401\tnext\t\\N\n"), COPY_DONE])), ...(await c.query("delete from items where id >= 400"))];
+    return [
+      ...ready,
+      ...(await c.ask([copyData("400\tfour"), copyData(" hundred\t1\n401\tnext\t\\N\n"), COPY_DONE])),
+      ...(await c.query("delete from items where id >= 400")),
+    ];
   },
   "COPY in within a multi-statement query": async (c) => {
     c.send(query("begin; copy items from stdin; select count(*) from items; rollback"));
@@ -170,17 +242,38 @@ const SCRIPTS: Record<string, Script> = {
   "COPY in, extended, Sync after CopyDone": async (c) => {
     c.send(parseBindExecute("copy items from stdin"), flush());
     const ready = await c.until("G");
-    return [...ready, ...(await c.ask([copyData("420\tx\t1\n"), COPY_DONE, sync()])), ...(await c.query("delete from items where id >= 400"))];
+    return [
+      ...ready,
+      ...(await c.ask([copyData("420\tx\t1\n"), COPY_DONE, sync()])),
+      ...(await c.query("delete from items where id >= 400")),
+    ];
+  },
+  "a Sync that comes once the server waits for rows": async (c) => {
+    c.send(parseBindExecute("copy items from stdin"), flush());
+    const ready = await c.until("G");
+    return [
+      ...ready,
+      ...(await c.ask([sync(), copyData("425\tx\t1\n"), sync(), COPY_DONE, sync()])),
+      ...(await c.query("delete from items where id >= 400")),
+    ];
   },
   "COPY in, extended, with the Sync that libpq pipelines before": async (c) => {
     c.send(parseBindExecute("copy items from stdin"), sync());
     const ready = await c.until("G");
-    return [...ready, ...(await c.ask([copyData("430\tx\t1\n"), COPY_DONE, sync()])), ...(await c.query("delete from items where id >= 400"))];
+    return [
+      ...ready,
+      ...(await c.ask([copyData("430\tx\t1\n"), COPY_DONE, sync()])),
+      ...(await c.query("delete from items where id >= 400")),
+    ];
   },
   "COPY in that the client gives up": async (c) => {
     c.send(query("copy items from stdin"));
     const ready = await c.until("G");
-    return [...ready, ...(await c.ask([copyData("440\tx\t1\n"), copyFail("changed my mind")])), ...(await c.query("select count(*) from items where id >= 400"))];
+    return [
+      ...ready,
+      ...(await c.ask([copyData("440\tx\t1\n"), copyFail("changed my mind")])),
+      ...(await c.query("select count(*) from items where id >= 400")),
+    ];
   },
   "COPY in, extended, that the client gives up": async (c) => {
     c.send(parseBindExecute("copy items from stdin"), sync());
@@ -203,7 +296,6 @@ const SCRIPTS: Record<string, Script> = {
     ...(await c.query("execute q (7)")),
     ...(await c.ask([bind("", "q", ["8"]), describeMessage("P", ""), execute(""), sync()])),
     ...(await c.query("deallocate q")),
-    ...(await c.query("execute q (7)")),
   ],
   "SQL cursors": async (c) => [
     ...(await c.query("begin; declare k scroll cursor for select id from items order by id")),
@@ -213,8 +305,9 @@ const SCRIPTS: Record<string, Script> = {
     ...(await c.ask([parseBindExecute("fetch prior from k"), sync()])),
     ...(await c.query("close k; commit")),
   ],
-  "EXPLAIN": (c) => c.query("explain (costs off) select * from items where id = 3"),
-  "wide rows and odd values": (c) => c.query("select repeat('ä€😀', 1000), '', null, E'\\n\\t\\\\', '\\x00ff'::bytea, array[1,null], '{\"a\":1}'::jsonb, row(1,'x')"),
+  EXPLAIN: (c) => c.query("explain (costs off) select * from items where id = 3"),
+  "wide rows and odd values": (c) =>
+    c.query("select repeat('ä€😀', 1000), '', null, E'\\n\\t\\\\', '\\x00ff'::bytea, array[1,null], '{\"a\":1}'::jsonb, row(1,'x')"),
   "no columns at all": (c) => c.query("select from items where id < 3"),
 };
 
@@ -276,7 +369,10 @@ for (const version of VERSIONS) {
       const client = await rawAt(await world.through(version));
       const count = 3_000;
       const one = Buffer.concat([parse("", "select $1::int"), bind("", "", ["7"]), execute(""), sync()]);
-      const frames = await client.ask(Array.from({ length: count }, () => one), count);
+      const frames = await client.ask(
+        Array.from({ length: count }, () => one),
+        count,
+      );
       assert.equal(types(frames), "12DCZ".repeat(count));
       assert.equal(states(frames), "I".repeat(count));
       client.close();

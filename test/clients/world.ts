@@ -95,4 +95,11 @@ export async function startWorld(options: WorldOptions = {}): Promise<World> {
 
 /** A raw client at a destination. */
 export const rawAt = (to: Destination, options: Partial<RawOptions> = {}): Promise<RawClient> =>
-  rawConnect({ host: to.host ?? "127.0.0.1", port: to.port, user: to.user ?? "anyone", database: to.database, password: to.password, ...options });
+  rawConnect({
+    host: to.host ?? "127.0.0.1",
+    port: to.port,
+    user: to.user ?? "anyone",
+    database: to.database,
+    password: to.password,
+    ...options,
+  });
