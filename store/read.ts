@@ -8,7 +8,7 @@ import { indexLists, readBlock } from "./frames.ts";
 import { ShardTail } from "./tail.ts";
 import type { AuditEvent } from "./types.ts";
 
-export { currentCursor, type TailOptions, tailEvents } from "./tail.ts";
+export { currentCursor, tailEvents } from "./tail.ts";
 
 /** One session as `sessions list` shows it. */
 export interface SessionSummary {

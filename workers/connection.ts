@@ -1,4 +1,4 @@
-import { randomBytes, timingSafeEqual } from "node:crypto";
+import { randomBytes } from "node:crypto";
 import type { ListenerConfig, TargetConfig } from "../core/config/types.ts";
 import { SluiceError, toSluiceError } from "../core/errors.ts";
 import type { Identity } from "../core/identity/types.ts";
@@ -204,9 +204,4 @@ const TURNED_AWAY: ReadonlySet<string> = new Set([
 
 function issuerOf(thrown: unknown): string | undefined {
   return thrown instanceof Error && "issuer" in thrown && typeof thrown.issuer === "string" ? thrown.issuer : undefined;
-}
-
-/** Compare in constant time; lengths are no secret. */
-export function sameKey(a: Uint8Array, b: Uint8Array): boolean {
-  return a.length === b.length && timingSafeEqual(a, b);
 }

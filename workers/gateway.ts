@@ -1,6 +1,4 @@
 import { randomBytes } from "node:crypto";
-import { type FSWatcher, watch } from "node:fs";
-import { basename, dirname } from "node:path";
 import { BroadcastChannel } from "node:worker_threads";
 import { type Logger, pino } from "pino";
 import { type LockStore, openLocks } from "../control/locks.ts";
@@ -17,6 +15,7 @@ import { type OpenListener, openListener } from "./acceptor.ts";
 import { maskKey, prepareFolder, refuseFixed } from "./folders.ts";
 import { type Order, type Report, type Snapshot, TARGET_SLOTS } from "./messages.ts";
 import { WorkerPool } from "./pool.ts";
+import { FileWatch } from "./watch.ts";
 
 export interface Gateway extends GatewayControl {
   readonly addresses: { readonly listeners: readonly string[] };
@@ -30,8 +29,6 @@ export interface Gateway extends GatewayControl {
 
 /** How long the main thread waits for every worker to carry an order out. */
 const ORDER_MILLIS = 2_000;
-/** Changes of watched files are collected this long before a reload. */
-const SETTLE_MILLIS = 150;
 const START_MILLIS = 30_000;
 /** Workers that end this often within a minute without one staying up: the process gives up, for its supervisor to restart it. */
 const LOSSES_PER_MINUTE = 20;
@@ -74,10 +71,8 @@ class RunningGateway implements Gateway {
   readonly #channelName = `sluice-${randomBytes(8).toString("hex")}`;
   readonly #channel = new BroadcastChannel(this.#channelName);
   readonly #targetSlots: Record<string, number> = {};
-  readonly #watchers: FSWatcher[] = [];
+  readonly #watch: FileWatch;
   #loaded: LoadedConfig;
-  /** Files whose change is a reason to reload: those in force, and those of a refused attempt that may be mended. */
-  #watched: readonly string[];
   #policyVersion: string;
   #locks!: LockStore;
   #recorder: Recorder | undefined;
@@ -92,7 +87,6 @@ class RunningGateway implements Gateway {
   #turnedAway = 0;
   #losses: number[] = [];
   #startFailed: (error: Error) => void = () => {};
-  #settle: NodeJS.Timeout | undefined;
   #lockTimer: NodeJS.Timeout | undefined;
   #reloading: Promise<unknown> = Promise.resolve();
   #closing: Promise<void> | undefined;
@@ -101,7 +95,12 @@ class RunningGateway implements Gateway {
   constructor(file: string, loaded: LoadedConfig) {
     this.#file = file;
     this.#loaded = loaded;
-    this.#watched = loaded.files;
+    this.#watch = new FileWatch(
+      () => void this.reload("file change"),
+      (folder, message) => this.#log.warn({ folder }, message),
+    );
+    // From now on: what changes while the workers start is noticed as well.
+    this.#watch.follow(loaded.files);
     this.#policyVersion = compilePolicy(loaded.policy, loaded.config.targets, loaded.config.issuers).version;
     this.#log = pino({ level: loaded.config.log.level, base: undefined, timestamp: pino.stdTimeFunctions.isoTime }, pino.destination(2));
     this.closed = new Promise((resolve) => {
@@ -161,9 +160,9 @@ class RunningGateway implements Gateway {
         ),
       );
     });
-    this.#watch();
     this.#armLockExpiry();
     this.#ready = true;
+    this.#watch.ready();
     this.audit({
       type: "config",
       by: "gateway",
@@ -383,20 +382,19 @@ class RunningGateway implements Gateway {
       const error = thrown instanceof Error ? thrown.message : String(thrown);
       if (this.#loaded !== before) await this.#restore(before);
       this.#log.level = before.config.log.level;
-      this.#watched = [...seen];
-      this.#watch();
+      // Those in force, and those of the refused attempt, which may be mended.
+      this.#watch.follow([...seen]);
       this.#reloadError = error;
       this.#metrics.reload("refused");
       this.#log.error({ by }, `reload refused, the old configuration stays in force: ${error}`);
       this.audit({ type: "config", by, detail: { change: "refused", error } });
       return { ok: false, error };
     }
-    this.#watched = this.#loaded.files;
+    this.#watch.follow(this.#loaded.files);
     this.#reloadError = undefined;
     this.#metrics.reload("ok");
     this.#log.info({ by, policyVersion: this.#policyVersion }, "configuration reloaded");
     this.audit({ type: "config", by, detail: { change: "reloaded", policyVersion: this.#policyVersion, workers: this.config.workers } });
-    this.#watch();
     return { ok: true, policyVersion: this.#policyVersion };
   }
 
@@ -406,36 +404,6 @@ class RunningGateway implements Gateway {
     this.#generation += 1;
     this.#policyVersion = compilePolicy(before.policy, before.config.targets, before.config.issuers).version;
     await this.#order((ticket) => ({ kind: "snapshot", snapshot: this.#snapshot(), ticket }));
-  }
-
-  /** Editors replace files and configuration management swaps links: the folders are watched, not the files. */
-  #watch(): void {
-    for (const watcher of this.#watchers.splice(0)) watcher.close();
-    const byFolder = new Map<string, Set<string>>();
-    for (const file of this.#watched) {
-      const names = byFolder.get(dirname(file)) ?? new Set();
-      names.add(basename(file));
-      byFolder.set(dirname(file), names);
-    }
-    for (const [folder, names] of byFolder) {
-      try {
-        const watcher = watch(folder, { persistent: false }, (_event, name) => {
-          if (name === null || names.has(name) || name.startsWith("..")) this.#filesChanged();
-        });
-        watcher.on("error", (error) => this.#log.warn({ folder }, `changes in this folder are no longer noticed: ${error.message}`));
-        this.#watchers.push(watcher);
-      } catch (error) {
-        this.#log.warn(
-          { folder },
-          `changes in this folder are not noticed (use SIGHUP): ${error instanceof Error ? error.message : String(error)}`,
-        );
-      }
-    }
-  }
-
-  #filesChanged(): void {
-    clearTimeout(this.#settle);
-    this.#settle = setTimeout(() => void this.reload("file change"), SETTLE_MILLIS);
   }
 
   audit(event: Parameters<GatewayControl["audit"]>[0]): void {
@@ -484,8 +452,7 @@ class RunningGateway implements Gateway {
   async #close(): Promise<void> {
     this.#draining = true;
     for (const listener of this.#listeners) listener.close();
-    for (const watcher of this.#watchers) watcher.close();
-    clearTimeout(this.#settle);
+    this.#watch.close();
     clearInterval(this.#lockTimer);
     try {
       await this.#pool?.close();

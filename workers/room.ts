@@ -1,3 +1,4 @@
+import { timingSafeEqual } from "node:crypto";
 import { parentPort, threadId } from "node:worker_threads";
 import { type Lockable, matchLock } from "../control/subjects.ts";
 import type { Lock } from "../control/types.ts";
@@ -17,7 +18,6 @@ import { dial } from "../protocols/postgres/dial.ts";
 import type { Relay, RelayRoom } from "../protocols/postgres/relay.ts";
 import type { Classifier } from "../protocols/postgres/sql/types.ts";
 import type { Recorder } from "../store/types.ts";
-import { sameKey } from "./connection.ts";
 import { Counters } from "./counters.ts";
 import type { Order, Report, Snapshot } from "./messages.ts";
 import type { UpstreamSlots } from "./upstream-slots.ts";
@@ -382,4 +382,9 @@ export function report(message: Report): void {
 
 export function log(level: "info" | "warn" | "error", message: string, fields: Record<string, unknown>): void {
   report({ kind: "log", level, message, fields: { thread: threadId, ...fields } });
+}
+
+/** Compare in constant time; lengths are no secret. */
+function sameKey(a: Uint8Array, b: Uint8Array): boolean {
+  return a.length === b.length && timingSafeEqual(a, b);
 }

@@ -50,6 +50,7 @@ export function loadConfig(
   const isSound = checkSchema(validate, document, problems, show, later);
   const built = isSound ? buildConfig(document, inputs, problems) : undefined;
   const policySources = readPolicies(document, inputs, dirname(file));
+  for (const each of inputs.files) seen.add(each);
   if (built === undefined || problems.count > 0) throw withPolicyErrors(problems, policySources);
   const { config } = built;
   const policy = parsePolicies(policySources);

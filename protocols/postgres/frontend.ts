@@ -4,11 +4,12 @@ import type { Moment } from "../../core/policy/types.ts";
 import type { Refused } from "../../core/verdict.ts";
 import type { StatementRecord } from "../../store/types.ts";
 import { objectName, readBind, readParameters } from "./bind.ts";
-import { type Decision, UNKNOWN_RELATION, withInner } from "./decide.ts";
+import { type Decision, UNKNOWN_RELATION } from "./decide.ts";
 import { refusalResponse } from "./deny.ts";
 import { changesObjects, sentEffects } from "./effects.ts";
 import { FORWARD, FORWARD_AND_ADD, HOLD, MessageFramer, type MessageVisitor, REPLACE } from "./frame.ts";
 import { describe, errorResponse, FRONTEND_MESSAGES, flush, parse, query, TYPE } from "./messages.ts";
+import { NamedOperations } from "./named.ts";
 import type { Pending, PendingKind } from "./pending.ts";
 import { FUNCTION_CALL, heldRefusal, maskRefusal, REFUSED_PARSE, REFUSED_QUERY, redact } from "./refused.ts";
 import type { Relay } from "./relay.ts";
@@ -29,6 +30,7 @@ export class FrontendReader implements MessageVisitor {
   replacement: Uint8Array | undefined;
   readonly #relay: Relay;
   readonly #framer: MessageFramer;
+  readonly #named: NamedOperations;
   /** Found while the present message was held. */
   #classified: Classified | undefined;
   #fresh = false;
@@ -40,6 +42,7 @@ export class FrontendReader implements MessageVisitor {
   constructor(relay: Relay) {
     this.#relay = relay;
     this.#framer = new MessageFramer(this);
+    this.#named = new NamedOperations(relay);
   }
 
   get held(): boolean {
@@ -157,8 +160,8 @@ export class FrontendReader implements MessageVisitor {
       throw new SluiceError("SLUICE_PROTOCOL_VIOLATION", "Query without its terminating zero");
     const classified = this.#classify(bytes, textStart, textEnd);
     if (classified === undefined) return HOLD;
-    const effective = this.#withNamed(classified);
-    const decision = this.#decide(effective, bytes, textStart, textEnd, undefined, undefined, this.#movedPath(classified, undefined));
+    const effective = this.#named.withNamed(classified);
+    const decision = this.#decide(effective, bytes, textStart, textEnd, undefined, undefined, this.#named.movedPath(classified, undefined));
     if (decision === "hold") return HOLD;
     const relay = this.#relay;
     const secret = classified.secrets.length > 0;
@@ -186,7 +189,7 @@ export class FrontendReader implements MessageVisitor {
     const classified = this.#classify(bytes, nameEnd + 1, textEnd);
     if (classified === undefined) return HOLD;
     const relay = this.#relay;
-    const effective = this.#withNamed(classified);
+    const effective = this.#named.withNamed(classified);
     const decision = this.#decide(effective, bytes, nameEnd + 1, textEnd, undefined, undefined, false);
     if (decision === "hold") return HOLD;
     const name = objectName(bytes, start + 5, nameEnd);
@@ -260,8 +263,8 @@ export class FrontendReader implements MessageVisitor {
     if (portal === undefined) return this.#unknownName(relay.queue.push("execute"), "portal", portalName);
     const statement = portal.statement;
     // What an EXECUTE or FETCH stands for may have changed since it was parsed.
-    const classified = this.#withNamed(statement.classified);
-    const decision = this.#decide(classified, undefined, 0, 0, statement, portal, this.#movedPath(classified, portal));
+    const classified = this.#named.withNamed(statement.classified);
+    const decision = this.#decide(classified, undefined, 0, 0, statement, portal, this.#named.movedPath(classified, portal));
     if (decision === "hold") return HOLD;
     const request = relay.recorder.intent(decision.record, statement.record, portal.parameters, 0, portal.parameters.length);
     if (decision.verdict.kind !== "allowed") return this.#refuse("execute", decision, decision.verdict, request);
@@ -353,66 +356,6 @@ export class FrontendReader implements MessageVisitor {
     return undefined;
   }
 
-  /** Statements that carry out others (EXECUTE, FETCH) are judged together with those. */
-  #withNamed(classified: Classified, depth = 0): Classified {
-    const names = this.#relay.names;
-    let effective = classified;
-    for (const effect of classified.effects) {
-      if (effect.kind === "execute") {
-        const inner = names.statements.get(effect.name)?.classified;
-        if (inner === undefined) return { ...classified, refusal: `prepared statement "${effect.name}" was not made in this session` };
-        // The protocol can prepare an EXECUTE or FETCH as well.
-        if (depth > 2) return { ...classified, refusal: "EXECUTE of a statement that is itself an EXECUTE, too deep" };
-        effective = this.#joined(effective, this.#withNamed(inner, depth + 1));
-      } else if (effect.kind === "fetch") {
-        const inner = names.portals.get(effect.name)?.statement.classified;
-        if (inner !== undefined) effective = this.#joined(effective, inner);
-        // A cursor may be declared earlier in the same message.
-        for (const other of classified.effects) {
-          if (other.kind === "declare" && other.name === effect.name) effective = this.#joined(effective, other.inner);
-        }
-        if (effective === classified && effect.returnsRows && this.#relay.policy.masks.length > 0) {
-          return {
-            ...classified,
-            refusal: `cursor "${effect.name}" was not declared in this session, and a mask applies to what it would return`,
-          };
-        }
-      }
-    }
-    return effective;
-  }
-
-  /**
-   * The server looked a portal's names up when it was bound or declared. If search_path is another one by now, or was not
-   * known then, they may mean any relation of that name.
-   */
-  #movedPath(classified: Classified, portal: Portal | undefined): boolean {
-    const path = this.#relay.searchPath.value;
-    if (portal !== undefined && !samePath(portal.searchPath, path)) return true;
-    for (const effect of classified.effects) {
-      if (effect.kind !== "fetch") continue;
-      const cursor = this.#relay.names.portals.get(effect.name);
-      if (cursor !== undefined && !samePath(cursor.searchPath, path)) return true;
-    }
-    return false;
-  }
-
-  readonly #joins = new WeakMap<Classified, WeakMap<Classified, Classified>>();
-
-  #joined(outer: Classified, inner: Classified): Classified {
-    let byInner = this.#joins.get(outer);
-    if (byInner === undefined) {
-      byInner = new WeakMap();
-      this.#joins.set(outer, byInner);
-    }
-    let joined = byInner.get(inner);
-    if (joined === undefined) {
-      joined = withInner(outer, inner);
-      byInner.set(inner, joined);
-    }
-    return joined;
-  }
-
   #decide(
     classified: Classified,
     bytes: Uint8Array | undefined,
@@ -501,12 +444,6 @@ export class FrontendReader implements MessageVisitor {
     this.replacement = REFUSED_PARSE;
     return REPLACE;
   }
-}
-
-/** Unknown is not even the same as unknown. */
-function samePath(a: readonly string[] | undefined, b: readonly string[] | undefined): boolean {
-  if (a === b) return a !== undefined;
-  return a !== undefined && b !== undefined && a.length === b.length && a.every((schema, index) => schema === b[index]);
 }
 
 function text(bytes: Uint8Array, start: number, end: number): string {

@@ -18,6 +18,7 @@ rules:
 
 let world: World;
 let cutting: Gateway;
+let finishing: Gateway;
 before(async () => {
   const dead = await freePort();
   world = await startWorld({
@@ -28,20 +29,21 @@ before(async () => {
       postgresTarget("no-database", servers[0] as (typeof servers)[number], { database: "nowhere" }),
     ],
   });
-  cutting = await startGateway({
-    issuer: world.issuer,
-    targets: [postgresTarget("pg18", world.server(18))],
-    policy: ALLOW_ALL,
-    config: {
-      identity: {
-        onExpiry: "cut",
-        issuers: [{ name: "corp", type: "oidc", issuer: world.issuer.issuer, audience: "sluice", groups: "groups", userClaim: "sub" }],
-      },
-    },
-  });
+  const corp = { name: "corp", type: "oidc", issuer: world.issuer.issuer, audience: "sluice", groups: "groups", userClaim: "sub" };
+  // Without leeway, so that a session ends when its token says.
+  const strict = (onExpiry: string) =>
+    startGateway({
+      issuer: world.issuer,
+      targets: [postgresTarget("pg18", world.server(18))],
+      policy: ALLOW_ALL,
+      config: { identity: { onExpiry, issuers: [{ ...corp, clockSkewSeconds: 0 }] } },
+    });
+  cutting = await strict("cut");
+  finishing = await strict("finish");
 });
 after(async () => {
   await cutting.stop();
+  await finishing.stop();
   await world.stop();
 });
 
@@ -136,7 +138,6 @@ describe("the target", () => {
 });
 
 describe("a token that expires during the session", () => {
-  // Expiry counts with a leeway of at most a minute for new sessions; the session itself ends at the time in the token.
   const shortLived = (seconds: number) => world.issuer.token({ groups: ["staff"], expiresInSeconds: seconds });
 
   test("cut: idle and busy sessions end at once, the statement is cancelled", { timeout: 30_000 }, async () => {
@@ -165,9 +166,10 @@ describe("a token that expires during the session", () => {
 
   test("finish: what runs may end, nothing more may start", { timeout: 30_000 }, async () => {
     const token = await shortLived(3);
-    const idle = await open(token);
-    const busy = await open(token);
-    const next = await open(token);
+    const at = { port: finishing.port };
+    const idle = await open(token, at);
+    const busy = await open(token, at);
+    const next = await open(token, at);
     busy.send(query("select pg_sleep(5), 'finished'"));
     next.send(query("select pg_sleep(5)"));
     await sleep(3_500);

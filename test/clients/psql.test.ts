@@ -104,7 +104,7 @@ const BACKSLASH = [
   "\\ds+",
   "\\dt",
   "\\dt+ hr.*",
-  "\\dtvmsE",
+  "\\dtvmsE+",
   "\\dT+",
   "\\du",
   "\\du+",

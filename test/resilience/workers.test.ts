@@ -36,7 +36,7 @@ describe("a worker that ends", () => {
       }
       const sessions = await liveSessions(rig.gateway);
       assert.equal(new Set(sessions.map((session) => session.worker)).size, 2);
-      for (const client of clients.values()) client.send(query("select pg_sleep(0.2), 'under way'"));
+      for (const client of clients.values()) client.send(query("select pg_sleep(1), 'under way'"));
       writeFileSync(join(faults, fault), "");
       await waitFor("a worker has ended", async () => (await metric(rig.gateway, "sluice_worker_restarts_total")) === restarts + 1, 60_000);
 
