@@ -3,6 +3,7 @@ import { machineFacts } from "./machine.ts";
 import { maskCases, policyCases, sqlCases } from "./micro-decide.ts";
 import { framerCases } from "./micro-framer.ts";
 import { recorderCases } from "./micro-recorder.ts";
+import { relayCases } from "./micro-relay.ts";
 import type { BenchOptions } from "./options.ts";
 import { machineTable, table } from "./report.ts";
 
@@ -26,7 +27,7 @@ export interface MicroCases {
 export async function runMicro(options: BenchOptions, say: (line: string) => void): Promise<{ report: string; json: unknown }> {
   const machine = machineFacts(new Date());
   const results = [];
-  for (const make of [framerCases, sqlCases, policyCases, maskCases, recorderCases]) {
+  for (const make of [framerCases, sqlCases, policyCases, maskCases, recorderCases, relayCases]) {
     const { cases, close } = await make();
     try {
       for (const one of cases) {

@@ -1,4 +1,5 @@
 import { unpackMultiple } from "msgpackr";
+import { copyInto } from "../core/bytes/copy.ts";
 import type { Environment } from "./environment.ts";
 import type { Keeper } from "./keeper.ts";
 
@@ -93,7 +94,7 @@ export class FrameWriter {
       view.setFloat64(at + 13, micros);
       view.setUint8(at + 21, 0xc6);
       view.setUint32(at + 22, length);
-      this.block.set(bytes.subarray(from, from + length), at + FRAME_HEADER_BYTES);
+      copyInto(bytes, from, from + length, this.block, at + FRAME_HEADER_BYTES);
       this.end = at + FRAME_HEADER_BYTES + length;
       from += length;
     }

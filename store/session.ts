@@ -1,4 +1,5 @@
 import { createHash, type Hash, hash } from "node:crypto";
+import { copyInto } from "../core/bytes/copy.ts";
 import type { RecordConfig } from "../core/config/types.ts";
 import { FROM_CLIENT, type FrameOwner, type FrameWriter, TO_CLIENT } from "./frames.ts";
 import { type IntentPlace, type Journal, nextSlot } from "./journal.ts";
@@ -91,7 +92,7 @@ export class RecordedSession implements SessionRecorder, FrameOwner {
     view.setUint32(at + 16, decision.storeSlot, true);
     view.setUint32(at + 20, statement === undefined ? NO_STATEMENT : statement.storeSlot, true);
     view.setFloat64(at + 24, journal.nowMicros(), true);
-    if (end > start) buffer.set(bytes.subarray(start, end), at + INTENT_BYTES);
+    copyInto(bytes, start, end, buffer, at + INTENT_BYTES);
     const operation = this.context.spare.pop() ?? new Operation();
     operation.request = request;
     operation.lost = false;

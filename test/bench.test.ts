@@ -66,6 +66,6 @@ test("the micro benchmarks run", { timeout: 120_000 }, async (context) => {
   });
   assert.equal(bench.code, 0, bench.stderr);
   const { results } = JSON.parse(readFileSync(file, "utf8")) as { results: { name: string; medianNanos: number; p99Nanos: number }[] };
-  assert.equal(results.length, 12);
+  assert.equal(results.length, 14);
   for (const { name, medianNanos, p99Nanos } of results) for (const value of [medianNanos, p99Nanos]) assertPositive(value, name);
 });

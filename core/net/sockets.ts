@@ -1,4 +1,5 @@
 import { connect as connectSocket, Socket } from "node:net";
+import { copyInto } from "../bytes/copy.ts";
 import { SluiceError } from "../errors.ts";
 import { LIMITS } from "../limits.ts";
 import { SecureContexts } from "./contexts.ts";
@@ -12,7 +13,16 @@ import { SocketWire } from "./wire.ts";
 const SLAB_BYTES = 64 * 1024;
 /** Staged bytes of one batch; a batch that fills up is sent at once. */
 const PAGE_BYTES = 256 * 1024;
+const FREE_PAGES = 8;
 const KEEP_ALIVE_MILLIS = 60_000;
+
+/** Staged bytes of a batch, and how many sockets still send from them. */
+export interface Page {
+  readonly bytes: Buffer;
+  users: number;
+}
+
+const newPage = (): Page => ({ bytes: Buffer.allocUnsafeSlow(PAGE_BYTES), users: 0 });
 
 /** The transport over node:net and node:tls sockets: portable, and the reference for the native pump. One per worker. */
 export function createSocketTransport(): Transport {
@@ -30,7 +40,9 @@ export class SocketTransport implements Transport {
   readonly contexts: SecureContexts = new SecureContexts();
   readonly #slab = new Uint8Array(SLAB_BYTES);
   readonly #wires = new Set<SocketWire>();
-  #page: Buffer = Buffer.allocUnsafeSlow(PAGE_BYTES);
+  #page: Page = newPage();
+  /** Pages that no socket uses any more. Without them a fast sender would leave its pages to the garbage collector by the gigabyte. */
+  readonly #freePages: Page[] = [];
   #used = 0;
   /** Wires with something to send, in the order of their first write; the spare array takes the next batch during a flush. */
   #dirty: SocketWire[] = [];
@@ -101,7 +113,7 @@ export class SocketTransport implements Transport {
       // Asked again every time round: a flush that could not be recorded shuts the wire.
       if (!wire.writable) return;
       const count = Math.min(end - at, PAGE_BYTES - this.#used);
-      this.#page.set(at === 0 && count === bytes.length ? bytes : bytes.subarray(at, at + count), this.#used);
+      copyInto(bytes, at, at + count, this.#page.bytes, this.#used);
       if (wire.addRun(this.#used, this.#used + count)) this.markDirty(wire);
       this.#used += count;
       at += count;
@@ -128,12 +140,18 @@ export class SocketTransport implements Transport {
       this.#used = 0;
       return;
     }
-    let inUse = false;
-    for (const wire of wires) if (wire.send(this.#page)) inUse = true;
+    const page = this.#page;
+    for (const wire of wires) if (wire.send(page)) page.users += 1;
     wires.length = 0;
     // A socket that the kernel took less from still refers to the page: leave it to that socket.
-    if (inUse) this.#page = Buffer.allocUnsafeSlow(PAGE_BYTES);
+    if (page.users > 0) this.#page = this.#freePages.pop() ?? newPage();
     this.#used = 0;
+  }
+
+  /** A socket that went on using the page needs it no more. */
+  release(page: Page): void {
+    page.users -= 1;
+    if (page.users === 0 && this.#freePages.length < FREE_PAGES) this.#freePages.push(page);
   }
 
   /** The wire's backlog has gone down; its handler is told outside any flush. */

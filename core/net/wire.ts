@@ -3,13 +3,15 @@ import { isIP } from "node:net";
 import { connect as connectTls, TLSSocket } from "node:tls";
 import { SluiceError } from "../errors.ts";
 import { LIMITS } from "../limits.ts";
-import type { SocketTransport } from "./sockets.ts";
+import type { Page, SocketTransport } from "./sockets.ts";
 import type { TlsClientOptions, TlsServerOptions, Wire, WireHandler } from "./types.ts";
 
 /** How long a connection may take to deliver its last words before it is cut. */
-const LINGER_MILLIS = 1_000;
+export const LINGER_MILLIS = 1_000;
+const NOTHING = new Uint8Array(0);
 
-const NO_HANDLER: WireHandler = {
+/** Before a caller has set its own, and after the wire closed. */
+export const NO_HANDLER: WireHandler = {
   onData: () => {
     throw new SluiceError("SLUICE_INTERNAL", "bytes arrived on a connection that nobody reads");
   },
@@ -182,8 +184,9 @@ export class SocketWire implements Wire {
   }
 
   /** Hand the staged runs to the socket. @returns true when the socket goes on using the page */
-  send(page: Buffer): boolean {
+  send(page: Page): boolean {
     this.#isDirty = false;
+    const { bytes } = page;
     let usesPage = false;
     if (this.#staged > 0) {
       if (this.#staged + this.#queuedAtSend >= LIMITS.backlogHighBytes) this.#wasHigh = true;
@@ -193,12 +196,14 @@ export class SocketWire implements Wire {
       const copies = this.#tls !== undefined || this.#socket.writableLength > 0;
       this.#staged = 0;
       if (more.length === 0) {
-        this.#socket.write(copies ? Buffer.from(page.subarray(this.#runStart, this.#runEnd)) : page.subarray(this.#runStart, this.#runEnd));
+        this.#socket.write(
+          copies ? Buffer.from(bytes.subarray(this.#runStart, this.#runEnd)) : bytes.subarray(this.#runStart, this.#runEnd),
+        );
       } else {
         this.#socket.cork();
         more.unshift(this.#runStart, this.#runEnd);
         for (let i = 0; i < more.length; i += 2) {
-          const run = page.subarray(more[i]!, more[i + 1]!);
+          const run = bytes.subarray(more[i]!, more[i + 1]!);
           this.#socket.write(copies ? Buffer.from(run) : run);
         }
         more.length = 0;
@@ -206,6 +211,8 @@ export class SocketWire implements Wire {
       }
       this.#queuedAtSend = this.#socket.writableLength;
       usesPage = !copies && this.#queuedAtSend > 0;
+      // Its callback comes when everything before it has been taken, or never will be.
+      if (usesPage) this.#socket.write(NOTHING, () => this.#transport.release(page));
       if (this.#wasHigh && this.#queuedAtSend < LIMITS.backlogLowBytes) this.#transport.drained(this);
     }
     if (this.#endAfterBatch) {
@@ -369,6 +376,6 @@ function reasonOf(error: NodeJS.ErrnoException & { reason?: string }): string {
   return error.reason ?? error.code ?? error.message;
 }
 
-function isLoopbackAddress(address: string): boolean {
+export function isLoopbackAddress(address: string): boolean {
   return address.startsWith("127.") || address === "::1" || address.startsWith("::ffff:127.");
 }

@@ -1,3 +1,4 @@
+import { copyOf, sameBytes } from "../../core/bytes/copy.ts";
 import { SluiceError } from "../../core/errors.ts";
 
 /** The parts of a Bind message that Sluice looks at (Message Formats, Bind). */
@@ -20,7 +21,7 @@ const malformed = () => new SluiceError("SLUICE_PROTOCOL_VIOLATION", "malformed 
  *
  * @throws SluiceError SLUICE_PROTOCOL_VIOLATION
  */
-export function readBind(bytes: Uint8Array, start: number, end: number): BindMessage {
+export function readBind(bytes: Uint8Array, start: number, end: number, names: NameReader): BindMessage {
   const portalEnd = bytes.indexOf(0, start + 5);
   const statementEnd = portalEnd < 0 ? -1 : bytes.indexOf(0, portalEnd + 1);
   if (statementEnd < 0 || statementEnd >= end) throw malformed();
@@ -42,8 +43,8 @@ export function readBind(bytes: Uint8Array, start: number, end: number): BindMes
     resultFormats = anyBinary ? formats : "text";
   }
   return {
-    portal: objectName(bytes, start + 5, portalEnd),
-    statement: objectName(bytes, portalEnd + 1, statementEnd),
+    portal: names.read(bytes, start + 5, portalEnd),
+    statement: names.read(bytes, portalEnd + 1, statementEnd),
     parametersStart,
     parametersEnd,
     resultFormats,
@@ -94,16 +95,28 @@ const int32 = (bytes: Uint8Array, at: number): number => (bytes[at] << 24) | (by
 
 const NAME_BYTES = 63;
 
-/**
- * The name of a statement or portal as the server keeps it: its first 63 bytes (NAMEDATALEN).
- * @throws SluiceError SLUICE_LIMIT_EXCEEDED where the cut would split a character
- */
-export function objectName(bytes: Uint8Array, start: number, end: number): string {
-  if (start === end) return "";
-  const kept = Math.min(end - start, NAME_BYTES);
-  const name = Buffer.from(bytes.buffer, bytes.byteOffset + start, kept).toString("utf8");
-  if (end - start > NAME_BYTES && name.endsWith("\ufffd")) {
-    throw new SluiceError("SLUICE_LIMIT_EXCEEDED", `a name of more than ${NAME_BYTES} bytes that cannot be cut between two characters`);
+/** Reads names of statements and portals; a session mostly uses the same few, so the last one is not decoded again. */
+export class NameReader {
+  #lastBytes: Uint8Array = new Uint8Array(0);
+  #last = "";
+
+  /**
+   * The name as the server keeps it: its first 63 bytes (NAMEDATALEN).
+   * @throws SluiceError SLUICE_LIMIT_EXCEEDED where the cut would split a character
+   */
+  read(bytes: Uint8Array, start: number, end: number): string {
+    if (start === end) return "";
+    if (sameBytes(bytes, start, end, this.#lastBytes)) return this.#last;
+    const kept = Math.min(end - start, NAME_BYTES);
+    const name = Buffer.from(bytes.buffer, bytes.byteOffset + start, kept).toString("utf8");
+    if (end - start > NAME_BYTES) {
+      if (name.endsWith("\ufffd")) {
+        throw new SluiceError("SLUICE_LIMIT_EXCEEDED", `a name of more than ${NAME_BYTES} bytes that cannot be cut between two characters`);
+      }
+      return name;
+    }
+    this.#lastBytes = copyOf(bytes, start, end);
+    this.#last = name;
+    return name;
   }
-  return name;
 }

@@ -1,9 +1,10 @@
+import { copyOf } from "../../core/bytes/copy.ts";
 import { SluiceError } from "../../core/errors.ts";
 import { LIMITS } from "../../core/limits.ts";
 import type { Moment } from "../../core/policy/types.ts";
 import type { Refused } from "../../core/verdict.ts";
 import type { StatementRecord } from "../../store/types.ts";
-import { objectName, readBind, readParameters } from "./bind.ts";
+import { NameReader, readBind, readParameters } from "./bind.ts";
 import { type Decision, UNKNOWN_RELATION } from "./decide.ts";
 import { refusalResponse } from "./deny.ts";
 import { changesObjects, sentEffects } from "./effects.ts";
@@ -31,6 +32,7 @@ export class FrontendReader implements MessageVisitor {
   readonly #relay: Relay;
   readonly #framer: MessageFramer;
   readonly #named: NamedOperations;
+  readonly #nameReader = new NameReader();
   /** Found while the present message was held. */
   #classified: Classified | undefined;
   #fresh = false;
@@ -192,7 +194,7 @@ export class FrontendReader implements MessageVisitor {
     const effective = this.#named.withNamed(classified);
     const decision = this.#decide(effective, bytes, nameEnd + 1, textEnd, undefined, undefined, false);
     if (decision === "hold") return HOLD;
-    const name = objectName(bytes, start + 5, nameEnd);
+    const name = this.#nameReader.read(bytes, start + 5, nameEnd);
     const shown = classified.secrets.length > 0 ? redact(bytes.subarray(nameEnd + 1, textEnd), classified.secrets) : undefined;
     const statementText = shown === undefined ? text(bytes, nameEnd + 1, textEnd) : text(shown, 0, shown.length);
     const record: StatementRecord = { text: statementText, storeSlot: -1 };
@@ -228,7 +230,7 @@ export class FrontendReader implements MessageVisitor {
   }
 
   #bind(bytes: Uint8Array, start: number, end: number): number {
-    const bind = readBind(bytes, start, end);
+    const bind = readBind(bytes, start, end, this.#nameReader);
     const relay = this.#relay;
     const statement = relay.names.statements.get(bind.statement);
     const entry = relay.queue.push("bind");
@@ -258,7 +260,7 @@ export class FrontendReader implements MessageVisitor {
     const nameEnd = bytes.indexOf(0, start + 5);
     if (nameEnd < 0 || nameEnd + 5 !== end) throw new SluiceError("SLUICE_PROTOCOL_VIOLATION", "malformed Execute message");
     const relay = this.#relay;
-    const portalName = objectName(bytes, start + 5, nameEnd);
+    const portalName = this.#nameReader.read(bytes, start + 5, nameEnd);
     const portal = relay.names.portals.get(portalName);
     if (portal === undefined) return this.#unknownName(relay.queue.push("execute"), "portal", portalName);
     const statement = portal.statement;
@@ -309,7 +311,7 @@ export class FrontendReader implements MessageVisitor {
   #describe(bytes: Uint8Array, start: number, end: number): number {
     if (end - start < 7 || bytes[end - 1] !== 0) throw new SluiceError("SLUICE_PROTOCOL_VIOLATION", "malformed Describe message");
     const relay = this.#relay;
-    const name = objectName(bytes, start + 6, end - 1);
+    const name = this.#nameReader.read(bytes, start + 6, end - 1);
     const entry = relay.queue.push("describe");
     if (bytes[start + 5] === 0x53) {
       entry.statement = relay.names.statements.get(name);
@@ -323,7 +325,7 @@ export class FrontendReader implements MessageVisitor {
 
   #close(bytes: Uint8Array, start: number, end: number): number {
     if (end - start < 7 || bytes[end - 1] !== 0) throw new SluiceError("SLUICE_PROTOCOL_VIOLATION", "malformed Close message");
-    const name = objectName(bytes, start + 6, end - 1);
+    const name = this.#nameReader.read(bytes, start + 6, end - 1);
     const names = this.#relay.names;
     const entry = this.#relay.queue.push("close");
     entry.undo = bytes[start + 5] === 0x53 ? names.deleteStatement(name) : names.deletePortal(name);
@@ -448,9 +450,4 @@ export class FrontendReader implements MessageVisitor {
 
 function text(bytes: Uint8Array, start: number, end: number): string {
   return Buffer.from(bytes.buffer, bytes.byteOffset + start, end - start).toString("utf8");
-}
-
-/** A copy of its own: a Buffer's slice() would be a view of memory that the next read overwrites. */
-function copyOf(bytes: Uint8Array, start: number, end: number): Uint8Array {
-  return new Uint8Array(bytes.subarray(start, end));
 }

@@ -183,6 +183,7 @@ export class Relay {
     this.copyStarted = false;
     this.syncsInCopy = 0;
     this.copyAwaited = false;
+    if (this.#copyWaiting.length === 0) return;
     for (const resolve of this.#copyWaiting.splice(0)) resolve();
   }
 

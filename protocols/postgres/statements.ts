@@ -38,22 +38,25 @@ export type Undo = () => void;
 export class Names<T> {
   readonly #values = new Map<string, T>();
   readonly #changes = new Map<string, number>();
+  /** The unnamed one, which most messages use, stays out of the maps: filling and clearing those costs an allocation each time. */
+  #unnamed: T | undefined;
+  #unnamedChange = 0;
   #count = 0;
 
   get size(): number {
-    return this.#values.size;
+    return this.#values.size + (this.#unnamed === undefined ? 0 : 1);
   }
 
   get(name: string): T | undefined {
-    return this.#values.get(name);
+    return name === "" ? this.#unnamed : this.#values.get(name);
   }
 
   has(name: string): boolean {
-    return this.#values.has(name);
+    return this.get(name) !== undefined;
   }
 
   keys(): string[] {
-    return [...this.#values.keys()];
+    return this.#unnamed === undefined ? [...this.#values.keys()] : ["", ...this.#values.keys()];
   }
 
   set(name: string, value: T): Undo {
@@ -65,22 +68,24 @@ export class Names<T> {
   }
 
   clear(): void {
-    this.#values.clear();
+    this.#unnamed = undefined;
+    if (this.#values.size > 0) this.#values.clear();
   }
 
   /** Nothing is on its way any more: no undo will come. */
   settle(): void {
+    this.#unnamedChange = 0;
     if (this.#changes.size > 0) this.#changes.clear();
   }
 
   #change(name: string, value: T | undefined): Undo {
-    const before = this.#values.get(name);
-    const changeBefore = this.#changes.get(name) ?? 0;
+    const before = this.get(name);
+    const changeBefore = this.#changeOf(name);
     this.#count += 1;
     const change = this.#count;
     this.#put(name, value, change);
     return () => {
-      if (this.#changes.get(name) === change) this.#put(name, before, changeBefore);
+      if (this.#changeOf(name) === change) this.#put(name, before, changeBefore);
       else {
         this.#count += 1;
         this.#put(name, undefined, this.#count);
@@ -88,7 +93,16 @@ export class Names<T> {
     };
   }
 
+  #changeOf(name: string): number {
+    return name === "" ? this.#unnamedChange : (this.#changes.get(name) ?? 0);
+  }
+
   #put(name: string, value: T | undefined, change: number): void {
+    if (name === "") {
+      this.#unnamed = value;
+      this.#unnamedChange = change;
+      return;
+    }
     if (value === undefined) this.#values.delete(name);
     else this.#values.set(name, value);
     this.#changes.set(name, change);

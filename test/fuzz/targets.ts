@@ -2,7 +2,7 @@ import assert from "node:assert/strict";
 import { LIMITS } from "../../core/limits.ts";
 import { createMasker } from "../../core/mask/masker.ts";
 import type { MaskRule } from "../../core/policy/types.ts";
-import { readBind, readParameters } from "../../protocols/postgres/bind.ts";
+import { NameReader, readBind, readParameters } from "../../protocols/postgres/bind.ts";
 import { FORWARD, MessageFramer, type MessageVisitor, REPLACE } from "../../protocols/postgres/frame.ts";
 import { bind, errorResponse, FRONTEND_MESSAGES } from "../../protocols/postgres/messages.ts";
 import { errorFields, maskedError } from "../../protocols/postgres/notices.ts";
@@ -111,7 +111,7 @@ const bindTarget = (canary: boolean): FuzzTarget => ({
     );
     const message = mutate(random, bind(random.pick(["", "p"]), random.pick(["", "s"]), values));
     const padded = Buffer.concat([message, Buffer.alloc(random.below(40), 0x30)]);
-    const found = readBind(padded, 0, message.length);
+    const found = readBind(padded, 0, message.length, new NameReader());
     assert.ok(found.parametersStart >= 7 && found.parametersEnd <= message.length, "the parameters leave the message");
     // A copy of its own, as a portal keeps it. The planted bug loses its last byte.
     const section = new Uint8Array(message.subarray(found.parametersStart, found.parametersEnd - (canary ? 1 : 0)));
@@ -181,7 +181,8 @@ function rowsTarget(): FuzzTarget {
       const second = mutate(random, row);
       const padded = Buffer.concat([second, Buffer.alloc(64, 0x61)]);
       const counts = new Map<string, number>();
-      const masked = rows.row(padded, 0, second.length, actions, session, true, counts);
+      rows.newChunk();
+      const masked = rows.row(padded, 0, second.length, second.length, actions, session, true, counts);
       if (masked === undefined) return;
       const view = Buffer.from(masked);
       assert.equal(view.readInt32BE(1), view.length - 1, "the length of a masked row is wrong");

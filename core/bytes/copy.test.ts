@@ -1,0 +1,28 @@
+import assert from "node:assert/strict";
+import { test } from "node:test";
+import { copyInto, copyOf, sameBytes } from "./copy.ts";
+
+const source = Uint8Array.from({ length: 500 }, (_, index) => index & 0xff);
+
+test("copies of every length are what a slice would be, and are their own", () => {
+  for (let length = 0; length <= 300; length += 1) {
+    const copy = copyOf(source, 7, 7 + length);
+    assert.deepEqual(copy, source.slice(7, 7 + length));
+    assert.notEqual(copy.buffer, source.buffer);
+    const target = new Uint8Array(400).fill(0xee);
+    copyInto(source, 7, 7 + length, target, 50);
+    assert.deepEqual(target.subarray(50, 50 + length), source.subarray(7, 7 + length));
+    assert.ok(target.subarray(0, 50).every((byte) => byte === 0xee) && target.subarray(50 + length).every((byte) => byte === 0xee));
+  }
+});
+
+test("a difference in length or in any byte is seen", () => {
+  const bytes = source.slice(0, 40);
+  assert.ok(sameBytes(source, 0, 40, bytes));
+  assert.ok(!sameBytes(source, 0, 39, bytes) && !sameBytes(source, 0, 41, bytes));
+  for (let index = 0; index < 40; index += 1) {
+    const other = bytes.slice();
+    other[index]! ^= 1;
+    assert.ok(!sameBytes(source, 0, 40, other));
+  }
+});

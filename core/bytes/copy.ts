@@ -1,0 +1,25 @@
+/** Below this a loop is faster than making a view for TypedArray.set(). */
+const LOOP_BYTES = 96;
+
+/** Copy from[start, end) to `to` at `at`; the ranges must not overlap. @throws RangeError when `to` has no room (for short copies: silently cut) */
+export function copyInto(from: Uint8Array, start: number, end: number, to: Uint8Array, at: number): void {
+  if (end - start > LOOP_BYTES) {
+    to.set(from.subarray(start, end), at);
+    return;
+  }
+  for (let index = start; index < end; index += 1, at += 1) to[at] = from[index];
+}
+
+/** A copy of its own: a Buffer's slice() would be a view of memory that the next read overwrites. */
+export function copyOf(bytes: Uint8Array, start: number, end: number): Uint8Array {
+  const copy = new Uint8Array(end - start);
+  copyInto(bytes, start, end, copy, 0);
+  return copy;
+}
+
+/** Whether a[aStart, aEnd) holds exactly the bytes of `b`. */
+export function sameBytes(a: Uint8Array, aStart: number, aEnd: number, b: Uint8Array): boolean {
+  if (aEnd - aStart !== b.length) return false;
+  for (let index = 0; index < b.length; index += 1) if (a[aStart + index] !== b[index]) return false;
+  return true;
+}
