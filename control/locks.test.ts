@@ -13,7 +13,7 @@ before(() => {
 });
 after(() => rmSync(folder, { recursive: true }));
 
-const ISSUERS = ["corp", "partner"];
+const KNOWN = { issuers: ["corp", "partner"], targets: ["orders", "b"] };
 const request = (subject: string, expiresMillis?: number) => ({ subject, reason: "left the company", by: "local:ops", expiresMillis });
 const code = (expected: string, text?: RegExp) => (thrown: unknown) => {
   assert.equal((thrown as { code?: string }).code, expected);
@@ -23,10 +23,10 @@ const code = (expected: string, text?: RegExp) => (thrown: unknown) => {
 
 describe("subjects", () => {
   it("get the default issuer where none is named", () => {
-    assert.deepEqual(parseSubject("user:alice", ISSUERS), { kind: "user", value: "corp:alice" });
-    assert.deepEqual(parseSubject("group:partner:dba", ISSUERS), { kind: "group", value: "partner:dba" });
-    assert.deepEqual(parseSubject("user:corp:urn:x", ISSUERS), { kind: "user", value: "corp:urn:x" });
-    assert.deepEqual(parseSubject("label:env=a=b", ISSUERS), { kind: "label", value: "env=a=b" });
+    assert.deepEqual(parseSubject("user:alice", KNOWN), { kind: "user", value: "corp:alice" });
+    assert.deepEqual(parseSubject("group:partner:dba", KNOWN), { kind: "group", value: "partner:dba" });
+    assert.deepEqual(parseSubject("user:corp:urn:x", KNOWN), { kind: "user", value: "corp:urn:x" });
+    assert.deepEqual(parseSubject("label:env=a=b", KNOWN), { kind: "label", value: "env=a=b" });
   });
 
   it("that could match nobody are refused", () => {
@@ -41,10 +41,11 @@ describe("subjects", () => {
       "label:=x",
       "issuer:crop",
       "target:a\nb",
+      "target:order",
     ]) {
-      assert.throws(() => parseSubject(text, ISSUERS), code("SLUICE_SUBJECT_INVALID"), text);
+      assert.throws(() => parseSubject(text, KNOWN), code("SLUICE_SUBJECT_INVALID"), text);
     }
-    assert.throws(() => parseSubject("user:alice", []), code("SLUICE_SUBJECT_INVALID"));
+    assert.throws(() => parseSubject("user:alice", { issuers: [], targets: [] }), code("SLUICE_SUBJECT_INVALID"));
   });
 });
 
@@ -99,7 +100,7 @@ describe("matching", () => {
 
 describe("the store", () => {
   it("keeps locks over a restart, in a file of mode 0600, without left-overs", () => {
-    const added = openLocks(folder).add(request("user:alice"), ISSUERS);
+    const added = openLocks(folder).add(request("user:alice"), KNOWN);
     assert.equal(added.subject, "user:corp:alice");
     const again = openLocks(folder);
     assert.deepEqual(again.list(), [added]);
@@ -113,12 +114,12 @@ describe("the store", () => {
   it("forgets a lock when its time is over", () => {
     let now = 1_000;
     const store = openLocks(folder, () => now);
-    const short = store.add(request("target:orders", 2_000), ISSUERS);
+    const short = store.add(request("target:orders", 2_000), KNOWN);
     assert.deepEqual(store.list(), [short]);
     now = 2_000;
     assert.deepEqual(store.list(), []);
     assert.deepEqual(openLocks(folder, () => now).list(), []);
-    store.add(request("target:b"), ISSUERS);
+    store.add(request("target:b"), KNOWN);
     assert.ok(!readFileSync(join(folder, LOCK_FILE), "utf8").includes("orders"));
   });
 
@@ -145,7 +146,7 @@ describe("the store", () => {
 
   it("changes nothing when it cannot write", () => {
     const gone = openLocks(join(folder, "gone"));
-    assert.throws(() => gone.add(request("target:b"), ISSUERS), code("SLUICE_RECORD_FAILED"));
+    assert.throws(() => gone.add(request("target:b"), KNOWN), code("SLUICE_RECORD_FAILED"));
     assert.deepEqual(gone.list(), []);
   });
 });

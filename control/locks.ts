@@ -2,7 +2,7 @@ import { randomBytes } from "node:crypto";
 import { closeSync, fchmodSync, fsyncSync, openSync, readFileSync, renameSync, statSync, writeSync } from "node:fs";
 import { join } from "node:path";
 import { SluiceError } from "../core/errors.ts";
-import { formatSubject, parseSubject } from "./subjects.ts";
+import { formatSubject, type Known, parseSubject } from "./subjects.ts";
 import type { Lock } from "./types.ts";
 
 export const LOCK_FILE = "locks.json";
@@ -18,10 +18,10 @@ export interface LockStore {
   /** Locks in force, oldest first. */
   list(nowMillis?: number): readonly Lock[];
   /**
-   * @param issuers names of the configured issuers, the default first
+   * @param known names of the configured issuers, the default first, and of the targets
    * @throws SluiceError SLUICE_SUBJECT_INVALID, SLUICE_LIMIT_EXCEEDED, SLUICE_RECORD_FAILED (nothing changed)
    */
-  add(lock: Omit<Lock, "id" | "createdMillis">, issuers: readonly string[]): Lock;
+  add(lock: Omit<Lock, "id" | "createdMillis">, known: Known): Lock;
   /** The removed lock, or undefined when there was none. @throws SluiceError SLUICE_RECORD_FAILED */
   remove(id: string): Lock | undefined;
 }
@@ -37,13 +37,13 @@ export function openLocks(dataFolder: string, now: () => number = Date.now): Loc
 
   return {
     list: (nowMillis = now()) => inForce(nowMillis),
-    add(request, issuers) {
+    add(request, known) {
       const kept = inForce(now());
       if (kept.length >= MAX_LOCKS)
         throw new SluiceError("SLUICE_LIMIT_EXCEEDED", `there are already ${MAX_LOCKS} locks`, { hint: "Remove some, or lock a group." });
       const lock: Lock = Object.freeze({
         id: `lock-${randomBytes(6).toString("hex")}`,
-        subject: formatSubject(parseSubject(request.subject, issuers)),
+        subject: formatSubject(parseSubject(request.subject, known)),
         reason: request.reason.slice(0, MAX_REASON_CHARACTERS),
         by: request.by,
         createdMillis: now(),

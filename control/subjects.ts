@@ -18,16 +18,22 @@ export interface Lockable {
   readonly session: string | undefined;
 }
 
+/** What a subject may name. */
+export interface Known {
+  /** Names of the configured issuers, the default first. */
+  readonly issuers: readonly string[];
+  readonly targets: readonly string[];
+}
+
 const KINDS: readonly string[] = ["user", "group", "target", "session", "issuer", "label"] satisfies Subject["kind"][];
 const SUBJECT_CHARACTERS = 512;
 
 /**
  * Read a lock's subject: `user:corp:alice`, `group:corp:dba`, `target:orders`, `session:…`, `issuer:corp`, `label:env=prod`.
  * Users and groups without an issuer get the default one.
- * @param issuers names of the configured issuers, the default first
  * @throws SluiceError SLUICE_SUBJECT_INVALID; a lock that would silently match nobody is worse than an error
  */
-export function parseSubject(text: string, issuers: readonly string[]): Subject {
+export function parseSubject(text: string, { issuers, targets }: Known): Subject {
   const colon = text.indexOf(":");
   const kind = text.slice(0, Math.max(colon, 0));
   const value = text.slice(colon + 1);
@@ -37,6 +43,7 @@ export function parseSubject(text: string, issuers: readonly string[]): Subject 
   if (kind === "label" && !/^[^=]+=/.test(value)) throw wrong(text, "a label is written label:key=value");
   if (kind === "issuer" && !issuers.includes(value))
     throw wrong(text, `no issuer has that name; there are ${issuers.join(", ") || "none"}`);
+  if (kind === "target" && !targets.includes(value)) throw wrong(text, "no target has that name");
   if (kind === "user" || kind === "group") return { kind, value: qualify(text, value, issuers) };
   return { kind: kind as Subject["kind"], value };
 }

@@ -1,5 +1,5 @@
 import { randomBytes } from "node:crypto";
-import { chmodSync, existsSync, mkdirSync, readFileSync, writeFileSync } from "node:fs";
+import { chmodSync, existsSync, linkSync, mkdirSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import type { Config } from "../core/config/types.ts";
 import { SluiceError } from "../core/errors.ts";
@@ -38,7 +38,18 @@ export function prepareFolder(folder: string, key: string): void {
 /** The secret of `hash` masks: made once, kept with the signing keys, so that tokens stay the same over restarts. */
 export function maskKey(keys: string): Buffer {
   const file = join(keys, "mask.key");
-  if (!existsSync(file)) writeFileSync(file, randomBytes(32), { mode: 0o600, flag: "wx" });
+  if (!existsSync(file)) {
+    // Whole or not at all, and never over one that another process has just made.
+    const draft = join(keys, `.mask.key.${randomBytes(6).toString("hex")}`);
+    writeFileSync(draft, randomBytes(32), { mode: 0o600, flag: "wx", flush: true });
+    try {
+      linkSync(draft, file);
+    } catch (error) {
+      if (!existsSync(file)) throw error;
+    } finally {
+      rmSync(draft);
+    }
+  }
   const key = readFileSync(file);
   if (key.length < 32)
     throw new SluiceError("SLUICE_STORE_UNUSABLE", `${file}: shorter than 32 bytes`, {

@@ -324,10 +324,10 @@ class RunningGateway implements Gateway {
   }
 
   async addLock(request: Omit<Lock, "id" | "createdMillis">): Promise<{ readonly lock: Lock; readonly killed: number }> {
-    const lock = this.#locks.add(
-      request,
-      this.config.issuers.map((issuer) => issuer.name),
-    );
+    const lock = this.#locks.add(request, {
+      issuers: this.config.issuers.map((issuer) => issuer.name),
+      targets: this.config.targets.map((target) => target.name),
+    });
     const { count, complete } = await this.#order((ticket) => ({ kind: "locks", locks: this.#locks.list(), ticket }));
     this.#metrics.locksInForce(this.#locks.list().length);
     this.#armLockExpiry();

@@ -1,7 +1,7 @@
 import { BroadcastChannel, threadId } from "node:worker_threads";
 import { workerData } from "piscina";
 import { SluiceError } from "../core/errors.ts";
-import { createSocketTransport } from "../core/net/sockets.ts";
+import { createTransport } from "../core/net/transport.ts";
 import { createClassifier } from "../protocols/postgres/sql/classify.ts";
 import { openRecorder } from "../store/recorder.ts";
 import { serve } from "./connection.ts";
@@ -52,7 +52,7 @@ function claimSlot(slots: Int32Array): number {
 
 async function makeRoom(): Promise<Room> {
   const classifier = await createClassifier();
-  const transport = createSocketTransport();
+  const transport = createTransport();
   const recorder = openRecorder(data.snapshot.config.data, slot, { onError: (error) => log("error", `recorder: ${error.message}`, {}) });
   transport.beforeSend = () => recorder.commit();
   transport.onFault = (error) => room?.fault("transport", error);
