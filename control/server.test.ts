@@ -41,7 +41,7 @@ const control: GatewayControl = {
     return id === session.id;
   },
   locks: () => locks.list(),
-  addLock: async (lock) => ({ lock: locks.add(lock, ["corp"]), killed: 1 }),
+  addLock: async (lock) => ({ lock: locks.add(lock, { issuers: ["corp"], targets: ["orders"] }), killed: 1 }),
   removeLock: async (id) => locks.remove(id) !== undefined,
   reload: async (by) => {
     calls.push(`reload ${by}`);

@@ -18,6 +18,10 @@ export const LIMITS = {
   frontendMessageBytes: 64 * 1024 * 1024,
   /** One backend message that must be read whole (a DataRow that may be masked, an ErrorResponse). */
   inspectedBackendMessageBytes: 16 * 1024 * 1024,
+  /** A value in which detectors suspect something is read by the exact matchers up to this size; a larger one is replaced whole. */
+  maskedValueBytes: 128 * 1024,
+  /** The same for all values of one row together. */
+  maskedRowBytes: 256 * 1024,
   /** Backend messages that pass through without being read whole; PostgreSQL's own limit is 1 GiB. */
   backendMessageBytes: 0x3fff_ffff,
   /** Unsent bytes to one peer above which the opposite side is no longer read. */

@@ -1,4 +1,4 @@
-import { type ByteText, isAlphanumeric, SEPARATOR, type Span } from "./bytes.ts";
+import { type ByteText, isAlphanumeric, type Span, separatorLength } from "./bytes.ts";
 
 /** Structure of the part after country and check digits (SWIFT IBAN registry): n digits, a letters, c either; with its count. */
 const STRUCTURES: Readonly<Record<string, string>> = {
@@ -111,11 +111,13 @@ const COUNTRIES: ReadonlyMap<string, Country> = new Map(
   }),
 );
 
-/** Total length by country, for the prefilter. */
-export const IBAN_LENGTHS: readonly { readonly prefix: string; readonly length: number }[] = [...COUNTRIES].map(([prefix, { length }]) => ({
-  prefix,
-  length,
-}));
+/** By country the class of every character after the check digits (see STRUCTURES), for the prefilter. */
+export const IBAN_FORMS: readonly { readonly prefix: string; readonly rest: string }[] = Object.entries(STRUCTURES).map(
+  ([prefix, structure]) => ({
+    prefix,
+    rest: structure.replace(/([0-9]+)([nac])/g, (_part, count: string, kind: string) => kind.repeat(Number(count))),
+  }),
+);
 
 /** ISO 7064 MOD 97-10 over the rearranged number, seven digits at a time. */
 export function mod97(iban: string): number {
@@ -126,7 +128,6 @@ export function mod97(iban: string): number {
 }
 
 const BEGINNING = /[A-Za-z]{2}[0-9]{2}/g;
-const NEXT = new RegExp(`${SEPARATOR}?[A-Za-z0-9]`, "y");
 
 /** IBANs of every country of the registry, either case, plain or with single separators; structure and check digits hold. */
 export function ibans(text: ByteText, found: Span[]): void {
@@ -140,11 +141,10 @@ export function ibans(text: ByteText, found: Span[]): void {
     let end = start + 4;
     let iban = match[0];
     while (iban.length < country.length) {
-      NEXT.lastIndex = end;
-      const next = NEXT.exec(text)?.[0];
-      if (next === undefined) break;
-      end += next.length;
-      iban += next.at(-1);
+      const next = end + separatorLength(text, end);
+      if (!isAlphanumeric(text.charCodeAt(next))) break;
+      end = next + 1;
+      iban += text[next];
     }
     iban = iban.toUpperCase();
     if (isAlphanumeric(text.charCodeAt(end)) || !country.form.test(iban) || mod97(iban) !== 1) continue;

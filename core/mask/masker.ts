@@ -1,14 +1,16 @@
+import { LIMITS } from "../limits.ts";
 import type { DetectorName, MaskMethod, MaskRule } from "../policy/types.ts";
 import type { ByteText, Span } from "./bytes.ts";
 import { DETECTORS, type Detector, type FieldFacts } from "./detectors.ts";
 import { maskWhole, replacement, STRICTNESS } from "./methods.ts";
-import { FLAGS_MAX, type PrefilterEngine, prefilterFor } from "./prefilter.ts";
+import { ALL_KINDS, FLAGS_MAX, KIND_BITS, type PrefilterEngine, prefilterFor } from "./prefilter.ts";
 import type { Masker } from "./types.ts";
 
 interface Task {
   readonly detector: Detector;
   readonly rule: string;
   readonly method: MaskMethod;
+  readonly kinds: number;
 }
 
 interface Finding extends Span {
@@ -17,8 +19,9 @@ interface Finding extends Span {
 
 /** Replacing can bring text together that matches anew; more rounds than this and the whole value is redacted. */
 const ROUNDS_MAX = 8;
-/** The shortest text that any detector matches is `a@b.co`. */
-const MATCH_BYTES_MIN = 6;
+/** More flags than this in one field and it counts as flagged for every detector. */
+const FIELD_FLAGS_MAX = 256;
+const REDACTED = "[REDACTED]";
 
 /** Where several rules name a detector, the strictest method counts (null, redact, hash, partial), then the first rule. */
 function tasksOf(rules: readonly MaskRule[]): Task[] {
@@ -27,23 +30,38 @@ function tasksOf(rules: readonly MaskRule[]): Task[] {
     const first = named[0];
     if (first === undefined) return [];
     const rule = named.reduce((best, next) => (STRICTNESS[next.with] > STRICTNESS[best.with] ? next : best), first);
-    return [{ detector, rule: rule.name, method: rule.with }];
+    return [{ detector, rule: rule.name, method: rule.with, kinds: KIND_BITS[detector.name] }];
   });
 }
 
-function factsOf(bytes: Uint8Array, start: number, end: number): FieldFacts {
-  let digits = 0;
-  let dashes = 0;
-  let dots = 0;
-  let signs = 0;
-  for (let i = start; i < end; i++) {
-    const byte = bytes[i] as number;
-    if (byte >= 0x30 && byte <= 0x39) digits++;
-    else if (byte === 0x2d) dashes++;
-    else if (byte === 0x2e) dots++;
-    else if (byte === 0x40 || byte === 0x25) signs++;
+/** What bytes there are of each value that FieldFacts counts; 0 for all others. */
+const DIGIT = 1;
+const DASH = 2;
+const DOT = 3;
+const SIGN = 4;
+const COUNTED = Uint8Array.from({ length: 256 }, (_, byte) => {
+  if (byte >= 0x30 && byte <= 0x39) return DIGIT;
+  return byte === 0x2d ? DASH : byte === 0x2e ? DOT : byte === 0x40 || byte === 0x25 ? SIGN : 0;
+});
+
+/** Of the field that is looked at, and used by one call at a time. */
+class Facts implements FieldFacts {
+  bytes = 0;
+  digits = 0;
+  dashes = 0;
+  dots = 0;
+  signs = 0;
+  #counts = new Uint32Array(5);
+
+  read(bytes: Uint8Array, start: number, end: number): void {
+    this.#counts.fill(0);
+    for (let i = start; i < end; i++) this.#counts[COUNTED[bytes[i]]]++;
+    this.bytes = end - start;
+    this.digits = this.#counts[DIGIT];
+    this.dashes = this.#counts[DASH];
+    this.dots = this.#counts[DOT];
+    this.signs = this.#counts[SIGN];
   }
-  return { bytes: end - start, digits, dashes, dots, signs };
 }
 
 /** Findings in order without overlaps: what overlaps becomes one, under the strictest method, then the earliest finding. */
@@ -67,17 +85,24 @@ function merge(findings: Finding[]): { start: number; end: number; task: Task; w
 
 class RuleMasker implements Masker {
   readonly scans: boolean;
+  readonly shortestBytes: number;
   readonly flags: Uint32Array;
+  readonly flagsMax = FLAGS_MAX;
   lastRule = "";
   readonly #tasks: readonly Task[];
   readonly #key: Uint8Array;
   readonly #prefilter: ReturnType<typeof prefilterFor> | undefined;
+  /** Of one field; `flags` belongs to whoever scans a chunk. */
+  readonly #fieldFlags: Uint32Array;
+  readonly #facts = new Facts();
 
   constructor(rules: readonly MaskRule[], hashKey: Uint8Array, engine: PrefilterEngine | undefined) {
     this.#tasks = tasksOf(rules);
     this.#key = hashKey;
     this.scans = this.#tasks.length > 0;
-    this.flags = new Uint32Array(this.scans ? FLAGS_MAX : 0);
+    this.shortestBytes = Math.min(...this.#tasks.map((task) => task.detector.leastBytes));
+    this.flags = new Uint32Array(this.scans ? 2 * FLAGS_MAX : 0);
+    this.#fieldFlags = new Uint32Array(this.scans ? 2 * FIELD_FLAGS_MAX : 0);
     const names: DetectorName[] = this.#tasks.map((task) => task.detector.name);
     this.#prefilter = this.scans ? prefilterFor(names, engine) : undefined;
   }
@@ -86,46 +111,83 @@ class RuleMasker implements Masker {
     return this.#prefilter === undefined ? 0 : this.#prefilter(bytes, start, end, this.flags);
   }
 
-  field(bytes: Uint8Array, start: number, end: number): Uint8Array | null | undefined {
-    if (end - start < MATCH_BYTES_MIN || !this.scans) return undefined;
-    const facts = factsOf(bytes, start, end);
-    const tasks = this.#tasks.filter((task) => task.detector.possible(facts));
-    if (tasks.length === 0) return undefined;
-    const original: ByteText = Buffer.prototype.latin1Slice.call(bytes, start, end);
+  kindsIn(bytes: Uint8Array, start: number, end: number): number {
+    if (this.#prefilter === undefined || end - start < this.shortestBytes) return 0;
+    const count = this.#prefilter(bytes, start, end, this.#fieldFlags);
+    if (count < 0) return ALL_KINDS;
+    let kinds = 0;
+    for (let i = 0; i < count; i++) kinds |= this.#fieldFlags[FIELD_FLAGS_MAX + i];
+    return kinds;
+  }
+
+  field(
+    bytes: Uint8Array,
+    start: number,
+    end: number,
+    kinds: number = ALL_KINDS,
+    mostBytes: number = LIMITS.maskedValueBytes,
+  ): Uint8Array | null | undefined {
+    if (end - start > mostBytes) return this.#whole(kinds === ALL_KINDS ? this.kindsIn(bytes, start, end) : kinds);
+    if (end - start < this.shortestBytes) return undefined;
+    this.#facts.read(bytes, start, end);
+    if (!this.#any(kinds)) return undefined;
+    let text: ByteText = Buffer.prototype.latin1Slice.call(bytes, start, end);
     let strictest: Task | undefined;
-    let text = original;
+    let wanted = kinds;
+    let result: Uint8Array | undefined;
     for (let round = 0; round < ROUNDS_MAX; round++) {
-      // What a replacement brings together may be anything, so later rounds look for all.
-      const { masked, task } = this.#round(text, round === 0 ? tasks : this.#tasks);
+      const { masked, task } = this.#round(text, wanted);
       if (task !== undefined && (strictest === undefined || STRICTNESS[task.method] > STRICTNESS[strictest.method])) strictest = task;
       if (strictest === undefined) return undefined;
-      if (masked === null) {
-        this.lastRule = strictest.rule;
-        return null;
-      }
-      if (masked === text) {
-        if (text === original) return undefined;
-        this.lastRule = strictest.rule;
-        return Buffer.from(text, "latin1");
-      }
+      this.lastRule = strictest.rule;
+      if (masked === null) return null;
+      if (masked === text) return result;
+      // What a replacement brings together may be anything, so it is searched like any field.
       text = masked;
+      result = Buffer.from(text, "latin1");
+      wanted = this.kindsIn(result, 0, result.length);
+      if (wanted === 0) return result;
+      this.#facts.read(result, 0, result.length);
     }
-    this.lastRule = (strictest as Task).rule;
-    return Buffer.from("[REDACTED]");
+    return Buffer.from(REDACTED);
   }
 
   column(method: MaskMethod, bytes: Uint8Array, start: number, end: number): Uint8Array | null {
     return maskWhole(method, bytes.subarray(start, end), this.#key);
   }
 
-  /** One pass over the text; `task` is the strictest that found something. */
-  #round(text: ByteText, tasks: readonly Task[]): { masked: ByteText | null; task: Task | undefined } {
+  /** A value that is too long for the exact matchers: the strictest of the rules whose detectors suspect something decides. */
+  #whole(kinds: number): Uint8Array | null | undefined {
+    let strictest: Task | undefined;
+    for (const task of this.#tasks) {
+      if ((task.kinds & kinds) === 0) continue;
+      if (strictest === undefined || STRICTNESS[task.method] > STRICTNESS[strictest.method]) strictest = task;
+    }
+    if (strictest === undefined) return undefined;
+    this.lastRule = strictest.rule;
+    return strictest.method === "null" ? null : Buffer.from(REDACTED);
+  }
+
+  /** Whether a detector of these kinds may find something in the text that the facts are of. */
+  #any(kinds: number): boolean {
+    for (const task of this.#tasks) if (this.#applies(task, kinds)) return true;
+    return false;
+  }
+
+  #applies({ detector, kinds }: Task, wanted: number): boolean {
+    return (kinds & wanted) !== 0 && this.#facts.bytes >= detector.leastBytes && detector.possible(this.#facts);
+  }
+
+  /** One pass over the text that the facts are of; `task` is the strictest that found something. */
+  #round(text: ByteText, kinds: number): { masked: ByteText | null; task: Task | undefined } {
     const findings: Finding[] = [];
-    for (const task of tasks) {
+    for (const task of this.#tasks) {
+      if (!this.#applies(task, kinds)) continue;
       const found: Span[] = [];
       task.detector.find(text, found);
       for (const { start, end } of found) findings.push({ start, end, task });
     }
+    if (findings.length === 0) return { masked: text, task: undefined };
     let strictest: Task | undefined;
     let masked = "";
     let copied = 0;

@@ -17,6 +17,8 @@ function ean13(digits: string): boolean {
   return sum % 10 === 0;
 }
 
+const MAESTRO_RANGES = new Set([5018, 5020, 5038, 5893, 6304, 6759, 6761, 6762, 6763]);
+
 /**
  * Whether a scheme issues numbers with this beginning in this length: Visa, Mastercard, American Express, Diners Club,
  * Discover, JCB, UnionPay, Maestro, Mir, RuPay, Dankort, Verve.
@@ -24,7 +26,7 @@ function ean13(digits: string): boolean {
 export function isIssuedRange(digits: string): boolean {
   const two = Number(digits.slice(0, 2));
   const four = Number(digits.slice(0, 4));
-  const maestro = [5018, 5020, 5038, 5893, 6304, 6759, 6761, 6762, 6763].includes(four);
+  const maestro = MAESTRO_RANGES.has(four);
   switch (digits.length) {
     case 13:
       return digits[0] === "4" && !ean13(digits);
@@ -52,6 +54,20 @@ export function isIssuedRange(digits: string): boolean {
   }
 }
 
+const tens = (...first: number[]): string => first.map((digit) => Array.from("0123456789", (next) => `${digit}${next}`).join("")).join("");
+const MAESTRO = "50586367";
+
+/** For each length of a card number the two digits that isIssuedRange() knows such numbers to begin with; for the prefilter. */
+export const ISSUED_PREFIXES: readonly { readonly length: number; readonly prefixes: string }[] = [
+  { length: 13, prefixes: tens(4) },
+  { length: 14, prefixes: "30363839" },
+  { length: 15, prefixes: "3437" },
+  { length: 16, prefixes: `2223242526273536${tens(4, 5, 6)}` },
+  { length: 17, prefixes: `62${MAESTRO}` },
+  { length: 18, prefixes: `62${MAESTRO}` },
+  { length: 19, prefixes: `${tens(4)}606265${MAESTRO}` },
+];
+
 /** How cards are printed, where a number is only part of a longer row of groups. */
 const PRINTED = [
   [4, 4, 4, 4],
@@ -61,7 +77,21 @@ const PRINTED = [
   [4, 4, 4, 1],
 ];
 const ROW = new RegExp(`[0-9](?:${SEPARATOR}?[0-9])*`, "g");
-const GROUP = /[0-9]+/g;
+
+interface DigitGroup {
+  readonly start: number;
+  readonly length: number;
+}
+
+function groupsOf(text: ByteText, start: number, end: number): DigitGroup[] {
+  const groups: DigitGroup[] = [];
+  for (let at = start; at < end; at++) {
+    const first = at;
+    while (at < end && isDigit(text.charCodeAt(at))) at++;
+    if (at > first) groups.push({ start: first, length: at - first });
+  }
+  return groups;
+}
 
 /** Letters that touch a card number count as its label up to this length. */
 const LABEL_LENGTH_MAX = 20;
@@ -90,9 +120,10 @@ function isCardContext(text: ByteText, start: number, end: number): boolean {
 
 /** Primary account numbers of 13 to 19 digits, plain or in groups with one separator each; Luhn and issued range hold. */
 export function paymentCards(text: ByteText, found: Span[]): void {
-  for (const row of text.matchAll(ROW)) {
+  ROW.lastIndex = 0;
+  for (let row = ROW.exec(text); row !== null; row = ROW.exec(text)) {
     if (row[0].length < 13) continue;
-    const groups = [...row[0].matchAll(GROUP)].map((group) => ({ start: row.index + group.index, length: group[0].length }));
+    const groups = groupsOf(text, row.index, row.index + row[0].length);
     const accept = (first: number, count: number): boolean => {
       const start = groups[first]?.start ?? 0;
       const last = groups[first + count - 1] as { start: number; length: number };

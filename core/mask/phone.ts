@@ -21,34 +21,44 @@ function isInternational(digits: string): boolean {
 
 const GAP = "(?:[ .()/-]|\\xc2\\xa0|\\xe2\\x80[\\x90-\\x95\\xaf])";
 /** Tried in this order at every place; each is bounded, so a scan stays linear. */
-const FORMS: readonly { readonly form: RegExp; readonly accepts: (digits: string, match: RegExpExecArray) => boolean }[] = [
+const FORMS: readonly {
+  readonly form: RegExp;
+  readonly contains: string;
+  readonly accepts: (digits: string, match: RegExpExecArray) => boolean;
+}[] = [
   {
     // +1 415 555 2671, +14155552671: exactly ten digits, whatever follows.
     form: /\+ ?1[ .(-]{0,2}[2-9][0-9]{2}[ .)-]{0,2}[2-9][0-9]{2}[ .-]?[0-9]{4}/g,
+    contains: "+",
     accepts: (digits) => isInternational(digits),
   },
   {
     form: new RegExp(`\\+[ (]{0,2}[2-9](?:${GAP}{0,2}[0-9]){8,14}`, "g"),
+    contains: "+",
     accepts: (digits) => isInternational(digits),
   },
   {
     // (415) 555-2671, 415-555-2671, 1.415.555.2671
     form: /(?:1[ .-]?)?(?:\(([2-9][0-9]{2})\)[ .-]{0,2}|([2-9][0-9]{2})[ .-])([2-9][0-9]{2})[ .-][0-9]{4}/g,
+    contains: "",
     accepts: (_digits, match) => isNanp(match[1] ?? match[2] ?? "", match[3] ?? ""),
   },
   {
     // National forms with a trunk zero: 020 7946 0958, 030 1234567, 07911 123456
     form: /\(?0[1-9][0-9]{1,3}\)?[ ./-](?:[0-9]{3,4}[ .-][0-9]{3,4}|[0-9]{6,8})/g,
+    contains: "0",
     accepts: (digits) => digits.length >= 10 && digits.length <= 12,
   },
   {
     // 01 23 45 67 89
     form: /0[1-9](?:[ .-][0-9]{2}){4}/g,
+    contains: "0",
     accepts: () => true,
   },
   {
     // 0049 30 1234567
     form: /00[1-9][0-9]{0,2}[ .()/-]{1,2}[0-9](?:[ .()/-]{0,2}[0-9]){5,13}/g,
+    contains: "00",
     accepts: (digits) => isInternational(digits.slice(2)),
   },
 ];
@@ -73,7 +83,8 @@ function standsAlone(text: ByteText, start: number, end: number): boolean {
  * zero and separators. Ten to fifteen plain digits only after a label such as `phone:`.
  */
 export function phoneNumbers(text: ByteText, found: Span[]): void {
-  for (const { form, accepts } of FORMS) {
+  for (const { form, contains, accepts } of FORMS) {
+    if (!text.includes(contains)) continue;
     form.lastIndex = 0;
     for (let match = form.exec(text); match !== null; match = form.exec(text)) {
       const start = match.index;

@@ -27,7 +27,7 @@ export const letters = (random: Random, alphabet: string, length: number): strin
   Array.from({ length }, () => alphabet[below(random, alphabet.length)]).join("");
 export const digits = (random: Random, length: number): string => letters(random, DIGITS, length);
 export const hex = (random: Random, length: number): string => letters(random, "0123456789abcdef", length);
-const base64 = (random: Random, length: number): string => letters(random, `${UPPER}${LOWER}${DIGITS}+/`, length);
+export const base64 = (random: Random, length: number): string => letters(random, `${UPPER}${LOWER}${DIGITS}+/`, length);
 const word = (random: Random, length: number): string => letters(random, `${UPPER}${LOWER}${DIGITS}`, length);
 
 function grouped(text: string, sizes: readonly number[], separator: string): string {
@@ -65,6 +65,7 @@ function ssn(random: Random): string {
     `${area} ${group} ${serial}`,
     `${area}\u2011${group}\u2011${serial}`,
     `ssn: ${area}${group}${serial}`,
+    `Social-Security no. of the holder ${area}${group}${serial}`,
   ]);
 }
 
@@ -163,45 +164,10 @@ export const SENSITIVE: Readonly<Record<DetectorName, (random: Random) => string
   cloud_key: cloudKey,
 };
 
-const WORDS =
-  "the order was shipped to Berlin and invoice paid on time by customer without delay see note below iPhone price 12 of 40".split(" ");
-const day = (random: Random): string =>
+export const day = (random: Random): string =>
   `20${10 + below(random, 25)}-${String(1 + below(random, 12)).padStart(2, "0")}-${String(1 + below(random, 28)).padStart(2, "0")}`;
-const clock = (random: Random): string => `${String(below(random, 24)).padStart(2, "0")}:${digits(random, 1)}5:${digits(random, 1)}1`;
-
-/** What databases are full of and nobody needs masked. */
-export const BENIGN: Readonly<Record<string, (random: Random) => string>> = {
-  integer: (random) => digits(random, 1 + below(random, 12)),
-  order: (random) =>
-    pick(random, [`ORD-${digits(random, 8)}`, `2024-${digits(random, 6)}`, `SO${digits(random, 7)}`, `#${digits(random, 10)}`]),
-  epoch: (random) => `1${digits(random, pick(random, [9, 12, 15, 18]))}`,
-  timestamp: (random) =>
-    `${day(random)}${pick(random, [" ", "T"])}${clock(random)}${pick(random, ["", `.${digits(random, 6)}`, "+00", "Z", "+02:00"])}`,
-  compact: (random) => `${day(random).replaceAll("-", "")}${clock(random).replaceAll(":", "")}`,
-  range: (random) => `[${day(random)},${day(random)})`,
-  decimal: (random) => String(random() * 10 ** below(random, 6)),
-  money: (random) => `${digits(random, 3)},${digits(random, 3)}.${digits(random, 2)}`,
-  uuid: (random) => `${hex(random, 8)}-${hex(random, 4)}-4${hex(random, 3)}-a${hex(random, 3)}-${hex(random, 12)}`,
-  hash: (random) => hex(random, pick(random, [32, 40, 64, 128])),
-  base64: (random) => `${base64(random, 43)}=`,
-  address: (random) => Array.from({ length: 4 }, () => below(random, 256)).join("."),
-  version: (random) => `${below(random, 20)}.${below(random, 40)}.${below(random, 99)}-rc.${below(random, 9)}`,
-  code: (random) =>
-    pick(random, [
-      "git@github.com:org/repo.git",
-      "@app.route('/x')",
-      "a[i] = b@c;",
-      "lodash@4.17.21",
-      "logo@2x.png",
-      "if (x > 10) return y - 20;",
-      "eyJ",
-      "SELECT 1",
-    ]),
-  prose: (random) => Array.from({ length: 6 + below(random, 12) }, () => pick(random, WORDS)).join(" "),
-  isbn: (random) => `978-3-16-${digits(random, 6)}-${digits(random, 1)}`,
-  street: (random) => `${below(random, 999)} Main St, Springfield ${digits(random, 5)}-${digits(random, 4)}`,
-  coordinates: (random) => `${(random() * 180 - 90).toFixed(6)},${(random() * 360 - 180).toFixed(6)}`,
-};
+export const clock = (random: Random): string =>
+  `${String(below(random, 24)).padStart(2, "0")}:${digits(random, 1)}5:${digits(random, 1)}1`;
 
 /** One PostgreSQL DataRow message (Byte1('D') Int32 Int16, then Int32 length and bytes of each field). */
 export function dataRow(fields: readonly string[]): Buffer {

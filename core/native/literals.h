@@ -28,7 +28,9 @@ struct Literal {
   int digits;  // so many digits within the next `window` bytes
   int window;
   bool joined;    // with nothing but separators (digits.h) among them
-  // Set by prepare(): the fingerprint's offset in text, and its bytes as one little-endian word: (word | folded) & care.
+  uint32_t kinds;
+  // Set by prepare(): the fingerprint's offset in text, and its bytes as one little-endian word, which a word of the text
+  // is when ((that | folded) & care) == word.
   size_t anchor;
   uint32_t word, folded, care;
 };
@@ -36,11 +38,19 @@ struct Literal {
 constexpr size_t kFingerprint = 4;
 constexpr size_t kBuckets = 8;
 
+// Fingerprints of eight literals side by side; those left over match nothing.
+typedef uint32_t Words __attribute__((vector_size(32)));
+struct Fingerprints {
+  Words word, folded, care;
+};
+
 struct LiteralSet {
   // Bit b of low[k][n]: a literal of bucket b has, as byte k of its fingerprint, one whose low nibble is n.
   alignas(16) uint8_t low[kFingerprint][16] = {};
   alignas(16) uint8_t high[kFingerprint][16] = {};
   std::vector<Literal> buckets[kBuckets];
+  // literals [8 i, 8 i + 8) of the bucket
+  std::vector<Fingerprints> fingerprints[kBuckets];
   bool any = false;
 };
 
@@ -139,8 +149,14 @@ inline void buildLiterals(std::vector<Literal> literals, LiteralSet* set) {
   }
   for (size_t used = kBuckets, to = count; used > 0; to = split[used][to], used--) {
     Nibbles nibbles;
+    set->fingerprints[used - 1].assign((to - split[used][to] + 7) / 8, Fingerprints{Words{} + 1, Words{}, Words{}});
     for (size_t i = split[used][to]; i < to; i++) {
       nibbles.add(literals[i]);
+      const size_t place = set->buckets[used - 1].size();
+      Fingerprints& eight = set->fingerprints[used - 1][place / 8];
+      eight.word[place % 8] = literals[i].word;
+      eight.folded[place % 8] = literals[i].folded;
+      eight.care[place % 8] = literals[i].care;
       set->buckets[used - 1].push_back(literals[i]);
     }
     for (size_t k = 0; k < kFingerprint; k++) {
@@ -167,23 +183,40 @@ inline bool follows(const Literal& literal, const uint8_t* bytes, size_t at, siz
   return missing <= 0;
 }
 
+// One literal whose fingerprint stands at `at`.
+template <class Emit>
+bool verifyOne(const uint8_t* bytes, size_t length, size_t at, const Literal& literal, Emit emit) {
+  const size_t size = literal.text.size();
+  if (at < literal.anchor || length - (at - literal.anchor) < size) return true;
+  const uint8_t* start = bytes + at - literal.anchor;
+  for (size_t k = 0; k < size; k++) {
+    if ((literal.caseless ? fold(start[k]) : start[k]) != static_cast<uint8_t>(literal.text[k])) return true;
+  }
+  const size_t end = at - literal.anchor + size;
+  return !follows(literal, bytes, end, length) || emit(end - 1, literal.kinds);
+}
+
 // The literals of some buckets whose fingerprint may stand at `at`.
 template <class Emit>
 bool verify(const uint8_t* bytes, size_t length, size_t at, uint8_t buckets, const LiteralSet& set, Emit emit) {
   uint32_t word = 0;
-  for (size_t k = 0; k < kFingerprint && at + k < length; k++) word |= static_cast<uint32_t>(bytes[at + k]) << (8 * k);
+  if (at + kFingerprint <= length) {
+    for (size_t k = 0; k < kFingerprint; k++) word |= static_cast<uint32_t>(bytes[at + k]) << (8 * k);
+  } else {
+    for (size_t k = 0; at + k < length; k++) word |= static_cast<uint32_t>(bytes[at + k]) << (8 * k);
+  }
   for (; buckets != 0; buckets &= static_cast<uint8_t>(buckets - 1)) {
-    for (const Literal& literal : set.buckets[__builtin_ctz(buckets)]) {
-      if (((word | literal.folded) & literal.care) != literal.word) continue;
-      const size_t size = literal.text.size();
-      if (at < literal.anchor || length - (at - literal.anchor) < size) continue;
-      const uint8_t* start = bytes + at - literal.anchor;
-      bool same = true;
-      for (size_t k = 0; same && k < size; k++) {
-        same = (literal.caseless ? fold(start[k]) : start[k]) == static_cast<uint8_t>(literal.text[k]);
+    const size_t bucket = static_cast<size_t>(__builtin_ctz(buckets));
+    const std::vector<Fingerprints>& fingerprints = set.fingerprints[bucket];
+    for (size_t i = 0; i < fingerprints.size(); i++) {
+      const Fingerprints& eight = fingerprints[i];
+      const Words same = (Words)(((word | eight.folded) & eight.care) == eight.word);
+      uint64_t parts[4];
+      memcpy(parts, &same, sizeof parts);
+      if ((parts[0] | parts[1] | parts[2] | parts[3]) == 0) continue;
+      for (size_t lane = 0; lane < 8; lane++) {
+        if (same[lane] != 0 && !verifyOne(bytes, length, at, set.buckets[bucket][8 * i + lane], emit)) return false;
       }
-      const size_t end = at - literal.anchor + size;
-      if (same && follows(literal, bytes, end, length) && !emit(end - 1)) return false;
     }
   }
   return true;
@@ -196,32 +229,9 @@ inline uint8_t bucketsAt(const uint8_t* bytes, size_t length, size_t at, const L
   return found;
 }
 
-// Skipping: each goes on from `at` in whole steps until a step has candidates, whose buckets it writes to `out`, or until
-// fewer bytes than a step needs are left. `at` is then the step's first position. False: no candidates.
-constexpr size_t kLanesMax = 32;
+// Skipping: goes on from `at` in steps of 16 until a step has candidates, whose buckets it writes to `out`, or until fewer
+// bytes than a step needs are left. `at` is then the step's first position. False: no candidates.
 #if defined(__x86_64__)
-__attribute__((target("avx2"))) inline bool skip32(const uint8_t* bytes, size_t length, const LiteralSet& set, size_t* at, uint8_t* out) {
-  const __m256i nibble = _mm256_set1_epi8(15);
-  __m256i low[kFingerprint], high[kFingerprint];
-  for (size_t k = 0; k < kFingerprint; k++) {
-    low[k] = _mm256_broadcastsi128_si256(_mm_load_si128(reinterpret_cast<const __m128i*>(set.low[k])));
-    high[k] = _mm256_broadcastsi128_si256(_mm_load_si128(reinterpret_cast<const __m128i*>(set.high[k])));
-  }
-  for (; *at + 32 + kFingerprint - 1 <= length; *at += 32) {
-    __m256i found = _mm256_set1_epi8(-1);
-    for (size_t k = 0; k < kFingerprint; k++) {
-      const __m256i lanes = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(bytes + *at + k));
-      found = _mm256_and_si256(found, _mm256_shuffle_epi8(low[k], _mm256_and_si256(lanes, nibble)));
-      found = _mm256_and_si256(found, _mm256_shuffle_epi8(high[k], _mm256_and_si256(_mm256_srli_epi16(lanes, 4), nibble)));
-    }
-    if (_mm256_testz_si256(found, found) == 0) {
-      _mm256_storeu_si256(reinterpret_cast<__m256i*>(out), found);
-      return true;
-    }
-  }
-  return false;
-}
-
 __attribute__((target("ssse3"))) inline bool skip16(const uint8_t* bytes, size_t length, const LiteralSet& set, size_t* at, uint8_t* out) {
   const __m128i nibble = _mm_set1_epi8(15);
   for (; *at + 16 + kFingerprint - 1 <= length; *at += 16) {
@@ -242,13 +252,9 @@ __attribute__((target("ssse3"))) inline bool skip16(const uint8_t* bytes, size_t
 }
 
 inline size_t lanesHere() { return __builtin_cpu_supports("avx2") ? 32 : __builtin_cpu_supports("ssse3") ? 16 : 0; }
-inline bool skip(size_t lanes, const uint8_t* bytes, size_t length, const LiteralSet& set, size_t* at, uint8_t* out) {
-  if (lanes == 32) return skip32(bytes, length, set, at, out);
-  return lanes == 16 && skip16(bytes, length, set, at, out);
-}
 #elif defined(__aarch64__)
 inline size_t lanesHere() { return 16; }
-inline bool skip(size_t, const uint8_t* bytes, size_t length, const LiteralSet& set, size_t* at, uint8_t* out) {
+inline bool skip16(const uint8_t* bytes, size_t length, const LiteralSet& set, size_t* at, uint8_t* out) {
   for (; *at + 16 + kFingerprint - 1 <= length; *at += 16) {
     uint8x16_t found = vdupq_n_u8(0xff);
     for (size_t k = 0; k < kFingerprint; k++) {
@@ -265,17 +271,60 @@ inline bool skip(size_t, const uint8_t* bytes, size_t length, const LiteralSet& 
 }
 #else
 inline size_t lanesHere() { return 0; }
-inline bool skip(size_t, const uint8_t*, size_t, const LiteralSet&, size_t*, uint8_t*) { return false; }
+inline bool skip16(const uint8_t*, size_t, const LiteralSet&, size_t*, uint8_t*) { return false; }
+#endif
+
+#if defined(__x86_64__)
+// Everything in one function: candidates are frequent, and each return to code for other processors would cost.
+template <class Emit>
+__attribute__((target("avx2"), flatten)) bool scanLiteralsAvx2(const uint8_t* bytes, size_t length, const LiteralSet& set, Emit emit) {
+  constexpr size_t kLanes = 32, kNeeded = kLanes + kFingerprint - 1;
+  const __m256i nibble = _mm256_set1_epi8(15);
+  __m256i low[kFingerprint], high[kFingerprint];
+  for (size_t k = 0; k < kFingerprint; k++) {
+    low[k] = _mm256_broadcastsi128_si256(_mm_load_si128(reinterpret_cast<const __m128i*>(set.low[k])));
+    high[k] = _mm256_broadcastsi128_si256(_mm_load_si128(reinterpret_cast<const __m128i*>(set.high[k])));
+  }
+  for (size_t at = 0; at < length; at += kLanes) {
+    const size_t left = length - at;
+    const uint8_t* block = bytes + at;
+    // Zeros behind the end admit what is shorter than a fingerprint, as they should.
+    uint8_t padded[kNeeded] = {};
+    if (left < kNeeded) {
+      memcpy(padded, block, left);
+      block = padded;
+    }
+    __m256i found = _mm256_set1_epi8(-1);
+    for (size_t k = 0; k < kFingerprint; k++) {
+      const __m256i lanes = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(block + k));
+      found = _mm256_and_si256(found, _mm256_shuffle_epi8(low[k], _mm256_and_si256(lanes, nibble)));
+      found = _mm256_and_si256(found, _mm256_shuffle_epi8(high[k], _mm256_and_si256(_mm256_srli_epi16(lanes, 4), nibble)));
+    }
+    uint32_t candidates = ~static_cast<uint32_t>(_mm256_movemask_epi8(_mm256_cmpeq_epi8(found, _mm256_setzero_si256())));
+    if (left < kLanes) candidates &= (uint32_t{1} << left) - 1;
+    if (candidates == 0) continue;
+    alignas(32) uint8_t buckets[kLanes];
+    _mm256_store_si256(reinterpret_cast<__m256i*>(buckets), found);
+    for (; candidates != 0; candidates &= candidates - 1) {
+      const size_t lane = static_cast<size_t>(__builtin_ctz(candidates));
+      if (!verify(bytes, length, at + lane, buckets[lane], set, emit)) return false;
+    }
+  }
+  return true;
+}
 #endif
 
 // `lanes` as lanesHere() says, or less.
 template <class Emit>
 bool scanLiterals(const uint8_t* bytes, size_t length, const LiteralSet& set, size_t lanes, Emit emit) {
   if (!set.any) return true;
+#if defined(__x86_64__)
+  if (lanes == 32) return scanLiteralsAvx2(bytes, length, set, emit);
+#endif
   size_t at = 0;
-  uint8_t buckets[kLanesMax];
-  for (; skip(lanes, bytes, length, set, &at, buckets); at += lanes) {
-    for (size_t part = 0; part < lanes; part += 8) {
+  uint8_t buckets[16];
+  for (; lanes >= 16 && skip16(bytes, length, set, &at, buckets); at += 16) {
+    for (size_t part = 0; part < 16; part += 8) {
       uint64_t eight;
       memcpy(&eight, buckets + part, 8);
       if (eight == 0) continue;

@@ -1,5 +1,6 @@
 // Matcher: one call scans one byte range for a set of literals (literals.h), digit groups and codes (digits.h) and writes
-// where matches end into a caller's Uint32Array; no JavaScript runs per match. It knows nothing of what it looks for.
+// where matches end, and the kinds that the caller gave them, into a caller's Uint32Array; no JavaScript runs per match. It knows
+// nothing of what it looks for.
 
 #include <algorithm>
 #include <memory>
@@ -24,24 +25,49 @@ struct Database {
   CodeTable codes;
 };
 
+// Offsets in ends[0, count), the kinds of each in kinds[0, count).
 struct Hits {
   uint32_t* ends;
+  uint32_t* kinds;
   size_t count;
   size_t capacity;
   uint32_t base;
   bool ascending;
 
-  // Several matches that end at one byte come one after the other: kept once. False: no room.
-  bool add(size_t offset) {
+  // Several matches that end at one byte come one after the other: kept once, with the kinds of all. False: no room.
+  bool add(size_t offset, uint32_t found) {
     uint32_t last = base + static_cast<uint32_t>(offset);
     if (count > 0) {
       uint32_t previous = ends[count - 1];
-      if (last == previous) return true;
+      if (last == previous) {
+        kinds[count - 1] |= found;
+        return true;
+      }
       if (last < previous) ascending = false;
     }
     if (count == capacity) return false;
+    kinds[count] = found;
     ends[count++] = last;
     return true;
+  }
+
+  // The scans come one after the other, so what they add has to be merged.
+  void order() {
+    if (ascending) return;
+    std::vector<uint64_t> entries(count);
+    for (size_t i = 0; i < count; i++) entries[i] = static_cast<uint64_t>(ends[i]) << 32 | kinds[i];
+    std::sort(entries.begin(), entries.end());
+    size_t kept = 0;
+    for (uint64_t entry : entries) {
+      const uint32_t end = static_cast<uint32_t>(entry >> 32), found = static_cast<uint32_t>(entry);
+      if (kept > 0 && ends[kept - 1] == end) {
+        kinds[kept - 1] |= found;
+      } else {
+        kinds[kept] = found;
+        ends[kept++] = end;
+      }
+    }
+    count = kept;
   }
 };
 
@@ -60,7 +86,14 @@ bool readList(napi_env env, napi_value value, uint32_t most, uint32_t* length) {
          *length <= most;
 }
 
-// { groups: [[least, most], …], zeros, digits }
+bool readKinds(napi_env env, napi_value object, uint32_t* kinds) {
+  int64_t value;
+  if (!readIntProperty(env, object, "kinds", 1, 0x7fffffff, &value)) return false;
+  *kinds = static_cast<uint32_t>(value);
+  return true;
+}
+
+// { groups: [[least, most], …], zeros, digits, kinds }
 bool readShape(napi_env env, napi_value value, DigitShape* shape) {
   napi_value groups, pair, number;
   uint32_t count, two;
@@ -72,19 +105,44 @@ bool readShape(napi_env env, napi_value value, DigitShape* shape) {
     if (napi_get_element(env, pair, 1, &number) != napi_ok || !readInt(env, number, least, 64, &most)) return false;
     shape->groups[i] = {static_cast<int>(least), static_cast<int>(most)};
   }
-  if (!readIntProperty(env, value, "zeros", 0, 2, &zeros) || !readIntProperty(env, value, "digits", 1, 64, &digits)) return false;
+  if (!readIntProperty(env, value, "zeros", 0, 2, &zeros) || !readIntProperty(env, value, "digits", 1, 64, &digits) ||
+      !readKinds(env, value, &shape->kinds)) {
+    return false;
+  }
   shape->count = static_cast<int>(count);
   shape->zeros = static_cast<int>(zeros);
   shape->digits = static_cast<int>(digits);
   return zeros < 2 || shape->groups[0].least >= 3;
 }
 
+// [{ length, prefixes: "363839…", kinds }]: the two digits that numbers of a length begin with
+bool readNumbers(napi_env env, napi_value set, NumberRules* rules) {
+  napi_value numbers, entry, value;
+  uint32_t count, kinds;
+  int64_t length;
+  std::string prefixes;
+  if (!readProperty(env, set, "numbers", &numbers) || !readList(env, numbers, kNumberDigitsMax - kNumberDigitsMin + 1, &count)) return false;
+  for (uint32_t i = 0; i < count; i++) {
+    if (napi_get_element(env, numbers, i, &entry) != napi_ok || !readIntProperty(env, entry, "length", kNumberDigitsMin, kNumberDigitsMax, &length) ||
+        !readProperty(env, entry, "prefixes", &value) || !readString(env, value, 200, &prefixes) || prefixes.size() % 2 != 0 ||
+        !readKinds(env, entry, &kinds)) {
+      return false;
+    }
+    rules->kinds |= kinds;
+    for (size_t at = 0; at < prefixes.size(); at += 2) {
+      const uint8_t first = static_cast<uint8_t>(prefixes[at]), second = static_cast<uint8_t>(prefixes[at + 1]);
+      if (kClasses.of[first] != kDigit || kClasses.of[second] != kDigit) return false;
+      rules->admits[length][(first - '0') * 10 + second - '0'] = true;
+    }
+  }
+  return true;
+}
+
 bool readDigits(napi_env env, napi_value set, DigitRules* rules) {
   napi_value shapes, entry;
   uint32_t count;
-  int64_t run;
-  if (!readIntProperty(env, set, "run", 0, 64, &run) || !readProperty(env, set, "shapes", &shapes) || !readList(env, shapes, 64, &count)) return false;
-  rules->run = rules->least = static_cast<int>(run);
+  if (!readNumbers(env, set, &rules->numbers) || !readProperty(env, set, "shapes", &shapes) || !readList(env, shapes, 64, &count)) return false;
+  if (rules->numbers.kinds != 0) rules->least = kNumberDigitsMin;
   for (uint32_t i = 0; i < count; i++) {
     DigitShape shape;
     if (napi_get_element(env, shapes, i, &entry) != napi_ok || !readShape(env, entry, &shape) || !rules->add(shape)) return false;
@@ -92,21 +150,29 @@ bool readDigits(napi_env env, napi_value set, DigitRules* rules) {
   return true;
 }
 
-// [{ prefix: "DE", length: 22 }]
+// [{ prefix: "DE", rest: "nnnnnnnnnnnnnnnnnn", kinds }]
 bool readCodes(napi_env env, napi_value set, CodeTable* table) {
-  napi_value codes, entry, prefix;
-  uint32_t count;
-  std::string letters;
-  int64_t length;
-  if (!readProperty(env, set, "codes", &codes) || !readList(env, codes, 26 * 26, &count)) return false;
+  napi_value codes, entry, prefix, rest;
+  uint32_t count, kinds;
+  std::string letters, classes;
+  if (!readProperty(env, set, "codes", &codes) || !readList(env, codes, 255, &count)) return false;
   for (uint32_t i = 0; i < count; i++) {
-    if (napi_get_element(env, codes, i, &entry) != napi_ok || !readProperty(env, entry, "prefix", &prefix)) return false;
-    if (!readString(env, prefix, 2, &letters) || letters.size() != 2 || !readIntProperty(env, entry, "length", 5, 64, &length)) return false;
+    if (napi_get_element(env, codes, i, &entry) != napi_ok || !readProperty(env, entry, "prefix", &prefix) || !readProperty(env, entry, "rest", &rest) ||
+        !readString(env, prefix, 2, &letters) || letters.size() != 2 || !readString(env, rest, kCodeRestMax, &classes) || classes.empty() ||
+        !readKinds(env, entry, &kinds)) {
+      return false;
+    }
     for (char letter : letters) {
       if (letter < 'A' || letter > 'Z') return false;
     }
-    table->lengths[(letters[0] - 'A') * 26 + letters[1] - 'A'] = static_cast<uint8_t>(length);
-    table->any = true;
+    CodeTable::Form form = {};
+    for (char kind : classes) {
+      if (kind != 'n' && kind != 'a' && kind != 'c') return false;
+      form.classes[form.length++] = kind == 'n' ? kDigit : kind == 'a' ? kLetter : kDigit | kLetter;
+    }
+    table->forms.push_back(form);
+    table->formOf[(letters[0] - 'A') * 26 + letters[1] - 'A'] = static_cast<uint8_t>(table->forms.size());
+    table->kinds |= kinds;
   }
   return true;
 }
@@ -116,7 +182,7 @@ bool readBool(napi_env env, napi_value object, const char* name, bool* out) {
   return readProperty(env, object, name, &value) && napi_get_value_bool(env, value, out) == napi_ok;
 }
 
-// [{ text, caseless, token, digits, window, joined }]
+// [{ text, caseless, token, digits, window, joined, kinds }]
 bool readLiterals(napi_env env, napi_value set, LiteralSet* out) {
   napi_value list, entry, text;
   uint32_t count;
@@ -129,7 +195,7 @@ bool readLiterals(napi_env env, napi_value set, LiteralSet* out) {
         !readString(env, text, kLiteralBytesMax, &literal.text) || literal.text.empty() ||
         !readBool(env, entry, "caseless", &literal.caseless) || !readBool(env, entry, "joined", &literal.joined) ||
         !readIntProperty(env, entry, "token", 0, 64, &token) || !readIntProperty(env, entry, "digits", 0, 64, &digits) ||
-        !readIntProperty(env, entry, "window", 0, 1024, &window)) {
+        !readIntProperty(env, entry, "window", 0, 1024, &window) || !readKinds(env, entry, &literal.kinds)) {
       return false;
     }
     literal.token = static_cast<int>(token);
@@ -143,14 +209,14 @@ bool readLiterals(napi_env env, napi_value set, LiteralSet* out) {
   return true;
 }
 
-// compile({ literals: [{ text, caseless, token, digits, window, joined }], run, shapes, codes }) -> database
+// compile({ literals, numbers, shapes, codes }) -> database
 napi_value Compile(napi_env env, napi_callback_info info) {
   size_t count = 1;
   napi_value set, object;
   std::unique_ptr<Database> database(new Database());
   if (napi_get_cb_info(env, info, &count, &set, nullptr, nullptr) != napi_ok || count < 1 || !readLiterals(env, set, &database->literals) ||
       !readDigits(env, set, &database->digits) || !readCodes(env, set, &database->codes)) {
-    return badArgument(env, "compile({ literals: up to 250, run: 0..64, shapes, codes }): see matcher.ts");
+    return badArgument(env, "compile({ literals: up to 250, numbers, shapes, codes }): see matcher.ts");
   }
   auto release = [](napi_env, void* data, void*) { delete static_cast<Database*>(data); };
   if (napi_create_object(env, &object) != napi_ok || napi_wrap(env, object, database.get(), release, nullptr, nullptr) != napi_ok) {
@@ -175,7 +241,8 @@ bool readView(napi_env env, napi_value value, napi_typedarray_type wanted, View*
   return true;
 }
 
-// scan(database, bytes, start, end, flags) -> number of entries written to flags, ascending and distinct; -1: they do not fit
+// scan(database, bytes, start, end, flags) -> number of matches: their offsets, ascending and distinct, stand in the first half of
+// flags, their kinds at the same places of the second half; -1: they do not fit
 napi_value Scan(napi_env env, napi_callback_info info) {
   size_t count = 5;
   napi_value arguments[5];
@@ -194,21 +261,18 @@ napi_value Scan(napi_env env, napi_callback_info info) {
     return badArgument(env, "scan(database, bytes: Uint8Array, 0 <= start <= end <= length, flags: Uint32Array)");
   }
   if (start == end) return number(env, 0);
-  Hits hits = {reinterpret_cast<uint32_t*>(flags.data), 0, flags.length, static_cast<uint32_t>(start), true};
+  uint32_t* ends = reinterpret_cast<uint32_t*>(flags.data);
+  const size_t capacity = flags.length / 2;
+  Hits hits = {ends, ends + capacity, 0, capacity, static_cast<uint32_t>(start), true};
   const Database& database = *static_cast<Database*>(wrapped);
   const uint8_t* first = bytes.data + start;
   const size_t length = static_cast<size_t>(end - start);
   static const size_t lanes = lanesHere();  // a fact of the processor, the same in every environment
-  auto add = [&hits](size_t offset) { return hits.add(offset); };
-  if (!scanLiterals(first, length, database.literals, lanes, add) || !scanDigits(first, length, database.digits, add) ||
-      !scanCodes(first, length, database.codes, add)) {
+  auto add = [&hits](size_t offset, uint32_t kinds) { return hits.add(offset, kinds); };
+  if (!scanLiterals(first, length, database.literals, lanes, add) || !scanDigits(first, length, database.digits, database.codes, lanes, add)) {
     return number(env, -1);
   }
-  if (!hits.ascending) {
-    // The three scans come one after the other.
-    std::sort(hits.ends, hits.ends + hits.count);
-    hits.count = static_cast<size_t>(std::unique(hits.ends, hits.ends + hits.count) - hits.ends);
-  }
+  hits.order();
   return number(env, static_cast<int64_t>(hits.count));
 }
 

@@ -6,17 +6,17 @@ import { below, letters, pick, seeded } from "../mask/samples.ts";
 import { buildNative } from "./build.ts";
 import { compilePatterns, type Literal, type PatternSet } from "./matcher.ts";
 
-const EMPTY: PatternSet = { literals: [], run: 0, shapes: [], codes: [] };
+const EMPTY: PatternSet = { literals: [], numbers: [], shapes: [], codes: [] };
 before(() => buildNative({ quiet: true }));
 
 function hits(set: Partial<PatternSet>, text: string, start = 0, end = text.length): number[] {
-  const flags = new Uint32Array(64);
+  const flags = new Uint32Array(128);
   const count = compilePatterns({ ...EMPTY, ...set }).scan(Buffer.from(text, "latin1"), start, end, flags);
   return [...flags.subarray(0, count)];
 }
 
 function literal(text: string, more: Partial<Literal> = {}): Literal {
-  return { text, caseless: false, token: 0, digits: 0, window: 0, joined: false, ...more };
+  return { text, caseless: false, token: 0, digits: 0, window: 0, joined: false, kinds: 1, ...more };
 }
 
 test("literals: last byte of every match, ascending and distinct, absolute in the bytes", () => {
@@ -41,7 +41,7 @@ test("literals: the same as a plain search, at every place and length", () => {
         const [where, what] = caseless ? [text.toLowerCase(), wanted.toLowerCase()] : [text, wanted];
         for (let at = where.indexOf(what); at >= 0; at = where.indexOf(what, at + 1)) expected.add(at + what.length - 1);
       }
-      const flags = new Uint32Array(10_000);
+      const flags = new Uint32Array(20_000);
       const count = database.scan(Buffer.from(text, "latin1"), 0, text.length, flags);
       assert.deepEqual(
         [...flags.subarray(0, count)],
@@ -58,31 +58,99 @@ test("literals: what must follow", () => {
   assert.deepEqual(hits({ literals: [literal("tel", { digits: 1, window: 4 })] }, "tel: 4 tel none 4"), [2]);
 });
 
+/** Numbers of a length that begin with any two digits. */
+const ANY_PREFIX = Array.from({ length: 100 }, (_, two) => String(two).padStart(2, "0")).join("");
+const thirteen = { length: 13, prefixes: ANY_PREFIX, kinds: 1 };
+
 test("overflow answers -1", () => {
-  const bytes = Buffer.from("aaaa 1234 5678");
-  const database = compilePatterns({ ...EMPTY, literals: [literal("a")] });
-  assert.equal(database.scan(bytes, 0, 14, new Uint32Array(3)), -1);
-  assert.equal(database.scan(bytes, 0, 14, new Uint32Array(4)), 4);
-  assert.equal(compilePatterns({ ...EMPTY, run: 4 }).scan(bytes, 0, 14, new Uint32Array(1)), -1);
+  const bytes = Buffer.from("aaaa 4000000000006 4000000000006");
+  const literals = compilePatterns({ ...EMPTY, literals: [literal("a")] });
+  assert.equal(literals.scan(bytes, 0, bytes.length, new Uint32Array(7)), -1);
+  assert.equal(literals.scan(bytes, 0, bytes.length, new Uint32Array(8)), 4);
+  assert.equal(compilePatterns({ ...EMPTY, numbers: [thirteen] }).scan(bytes, 0, bytes.length, new Uint32Array(2)), -1);
 });
 
 test("arguments are checked", () => {
   assert.throws(() => hits({ literals: [literal("")] }, ""), TypeError);
   assert.throws(() => hits({ literals: [literal("x".repeat(65))] }, ""), TypeError);
-  assert.throws(() => hits({ run: 65 }, ""), TypeError);
-  const database = compilePatterns({ ...EMPTY, run: 3 });
-  const flags = new Uint32Array(1);
+  assert.throws(() => hits({ literals: [literal("x", { kinds: 0 })] }, ""), TypeError);
+  assert.throws(() => hits({ numbers: [{ ...thirteen, length: 20 }] }, ""), TypeError);
+  assert.throws(() => hits({ numbers: [{ ...thirteen, prefixes: "123" }] }, ""), TypeError);
+  assert.throws(() => hits({ codes: [{ prefix: "DE", rest: "nx", kinds: 1 }] }, ""), TypeError);
+  const database = compilePatterns({ ...EMPTY, numbers: [thirteen] });
+  const flags = new Uint32Array(2);
   assert.throws(() => database.scan(Buffer.alloc(4), 0, 5, flags), TypeError);
   assert.throws(() => database.scan(Buffer.alloc(4), 3, 2, flags), TypeError);
   assert.throws(() => database.scan(Buffer.alloc(4), -1, 2, flags), TypeError);
 });
 
-test("runs of digits are flagged once per run length, over tight separators only", () => {
-  assert.deepEqual(hits({ run: 4 }, "123 45-678\xc2\xa09"), [4, 9]);
-  assert.deepEqual(hits({ run: 4 }, "12345678"), [3, 7]);
-  assert.deepEqual(hits({ run: 4 }, "123.4567"), [7]);
-  assert.deepEqual(hits({ run: 4 }, "123\x004"), []);
-  assert.deepEqual(hits({ run: 4 }, "123    4"), []);
+test("kinds stand in the second half; those of all matches that end at one byte come together", () => {
+  const database = compilePatterns({
+    ...EMPTY,
+    literals: [literal("9", { kinds: 1 }), literal("89", { kinds: 2 }), literal("x", { kinds: 8 })],
+    shapes: [
+      {
+        groups: [
+          [3, 3],
+          [2, 2],
+          [4, 4],
+        ],
+        zeros: 0,
+        digits: 9,
+        kinds: 4,
+      },
+    ],
+  });
+  const flags = new Uint32Array(20);
+  const bytes = Buffer.from("9 123-45-6789 x");
+  assert.equal(database.scan(bytes, 0, bytes.length, flags), 3);
+  assert.deepEqual([...flags.subarray(0, 3)], [0, 12, 14]);
+  assert.deepEqual([...flags.subarray(10, 13)], [1, 7, 8]);
+});
+
+const luhn = (digits: string): boolean =>
+  [...digits].reverse().reduce((sum, digit, i) => sum + (i % 2 === 0 ? Number(digit) : [0, 2, 4, 6, 8, 1, 3, 5, 7, 9][Number(digit)]), 0) %
+    10 ===
+  0;
+
+test("numbers: every one whose check digit holds, at any place, over tight separators only", () => {
+  const random = seeded(9);
+  const numbers = [13, 16, 19].map((length) => ({ length, prefixes: length === 16 ? "4155" : ANY_PREFIX, kinds: 1 }));
+  const database = compilePatterns({ ...EMPTY, numbers });
+  const flags = new Uint32Array(2_000);
+  for (let round = 0; round < 2_000; round++) {
+    const digits = letters(random, "0123456789", 10 + below(random, 40));
+    const lead = letters(random, "ab1 ", below(random, 70));
+    // Groups of three and more but the last.
+    const written = pick(random, [
+      digits,
+      digits.replace(/(.{4})(?=.)/g, "$1 "),
+      digits.replace(/(.{4})(?=.)/g, "$1\xc2\xa0"),
+      digits.replace(/^(.{11})/, "$1-"),
+      digits.replace(/^(.{12})/, "$1\xe2\x80\x91"),
+    ]);
+    const text = `${lead}\0${written}\0`;
+    const expected = new Set<number>();
+    for (const { length, prefixes } of numbers) {
+      for (let from = 0; from + length <= digits.length; from++) {
+        const number = digits.slice(from, from + length);
+        const admitted = Array.from(prefixes.matchAll(/../g), ([two]) => two).includes(number.slice(0, 2));
+        // Groups of the writing break where the number begins in the middle of one; those must be found too.
+        if (!admitted || !luhn(number)) continue;
+        let seen = -1;
+        for (let at = lead.length + 1; at < text.length; at++) {
+          if (/[0-9]/.test(text[at]) && ++seen === from + length - 1) expected.add(at);
+        }
+      }
+    }
+    const count = database.scan(Buffer.from(text, "latin1"), 0, text.length, flags);
+    const found = new Set(flags.subarray(0, count));
+    for (const at of expected) assert.ok(found.has(at), `${text}: ${at}`);
+    for (const at of found) assert.ok(expected.has(at) || at < lead.length, `${text}: ${at} without reason`);
+  }
+  assert.deepEqual(hits({ numbers: [thirteen] }, "4000000000.006"), []);
+  assert.deepEqual(hits({ numbers: [thirteen] }, "4000000000    006"), []);
+  assert.deepEqual(hits({ numbers: [thirteen] }, "400000000000\x006"), []);
 });
 
 test("shapes: first group as suffix, last as prefix, middle exact", () => {
@@ -95,6 +163,7 @@ test("shapes: first group as suffix, last as prefix, middle exact", () => {
       ],
       zeros: 0,
       digits: 9,
+      kinds: 1,
     },
   ] as const;
   assert.deepEqual(hits({ shapes }, "123-45-6789"), [10]);
@@ -106,7 +175,7 @@ test("shapes: first group as suffix, last as prefix, middle exact", () => {
     assert.deepEqual(hits({ shapes }, `${"x".repeat(lead)}123-45-6789`), [lead + 10]);
     assert.deepEqual(hits({ shapes }, `${"2024-05-01 12:34:56.789 ".repeat(lead)}123 45 6789`), [lead * 24 + 10]);
   }
-  const pairs = [{ groups: Array.from({ length: 5 }, () => [2, 2] as const), zeros: 1, digits: 10 }];
+  const pairs = [{ groups: Array.from({ length: 5 }, () => [2, 2] as const), zeros: 1, digits: 10, kinds: 1 }];
   for (let lead = 0; lead < 70; lead++) assert.deepEqual(hits({ shapes: pairs }, `${"x".repeat(lead)}01 23 45 67 89`), [lead + 13]);
   const zeros = [
     {
@@ -117,6 +186,7 @@ test("shapes: first group as suffix, last as prefix, middle exact", () => {
       ],
       zeros: 1,
       digits: 10,
+      kinds: 1,
     },
   ] as const;
   assert.deepEqual(hits({ shapes: zeros }, "9020 7946 0958"), [12]);
@@ -136,6 +206,7 @@ test("shapes that the scan could miss are refused", () => {
               ],
               zeros: 0,
               digits: 5,
+              kinds: 1,
             },
           ],
         },
@@ -155,6 +226,7 @@ test("shapes that the scan could miss are refused", () => {
               ],
               zeros: 0,
               digits: 5,
+              kinds: 1,
             },
           ],
         },
@@ -164,27 +236,36 @@ test("shapes that the scan could miss are refused", () => {
   );
 });
 
-test("codes: two letters, two digits and the rest of the length", () => {
-  const codes = [{ prefix: "DE", length: 8 }];
-  for (let shift = 0; shift < 40; shift++) {
-    assert.deepEqual(hits({ codes }, `${"-".repeat(shift)}De12 3x-45`), [shift + 9]);
+test("codes: two letters, two digits, the rest in its classes, and the check digits", () => {
+  // 97 98 … leaves 1 with check digits that make it so.
+  const codes = [{ prefix: "DE", rest: "nnac", kinds: 1 }];
+  const check = (body: string): string => {
+    const value = [...`${body}DE00`].map((character) => Number.parseInt(character, 36)).join("");
+    return String(98n - (BigInt(value) % 97n)).padStart(2, "0");
+  };
+  const good = check("12XY");
+  for (let shift = 0; shift < 140; shift++) {
+    assert.deepEqual(hits({ codes }, `${"-".repeat(shift)}De${good} 12x-Y5`), [shift + 9]);
   }
-  assert.deepEqual(hits({ codes }, "DE12345"), []);
-  assert.deepEqual(hits({ codes }, "FR123456"), []);
-  assert.deepEqual(hits({ codes }, "DE12,3456"), []);
+  assert.deepEqual(hits({ codes }, `DE${good}12X`), []);
+  assert.deepEqual(hits({ codes }, `FR${good}12XY`), []);
+  assert.deepEqual(hits({ codes }, `DE${good}12,XY`), []);
+  assert.deepEqual(hits({ codes }, `DE${check("1XXY")}1XXY`), [], "a letter in place of a digit");
+  assert.deepEqual(hits({ codes }, `DE${check("1234")}1234`), [], "a digit in place of a letter");
+  assert.deepEqual(hits({ codes }, `DE${String((Number(good) + 1) % 100).padStart(2, "0")}12XY`), []);
 });
 
 test("a worker may end with databases alive", async () => {
   const worker = new Worker(
     `import(${JSON.stringify(new URL("./matcher.ts", import.meta.url).href)}).then(({ compilePatterns }) => {
-       globalThis.kept = compilePatterns({ literals: [{ text: "ab", caseless: false, token: 0, digits: 0, window: 0, joined: false }], run: 3, shapes: [], codes: [] });
-       const flags = new Uint32Array(9);
-       const count = kept.scan(Buffer.from("ab 123"), 0, 6, flags);
+       globalThis.kept = compilePatterns({ literals: [{ text: "ab", caseless: false, token: 0, digits: 0, window: 0, joined: false, kinds: 1 }], numbers: [], shapes: [], codes: [] });
+       const flags = new Uint32Array(18);
+       const count = kept.scan(Buffer.from("ab abx"), 0, 6, flags);
        require("node:worker_threads").parentPort.postMessage([...flags.subarray(0, count)]);
        setInterval(() => {}, 1000);
      });`,
     { eval: true },
   );
-  assert.deepEqual(await once(worker, "message"), [[1, 5]]);
+  assert.deepEqual(await once(worker, "message"), [[1, 4]]);
   assert.equal(await worker.terminate(), 1);
 });

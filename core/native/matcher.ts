@@ -12,6 +12,8 @@ export interface Literal {
   readonly window: number;
   /** Nothing but separators (see DigitShape) among those digits. */
   readonly joined: boolean;
+  /** Bits of the caller's choice, 1 to 2^31 − 1; what is found is reported with them. */
+  readonly kinds: number;
 }
 
 /**
@@ -29,24 +31,44 @@ export interface DigitShape {
   readonly zeros: number;
   /** Fewest digits of the whole run around it. */
   readonly digits: number;
+  readonly kinds: number;
+}
+
+/**
+ * Numbers with a Luhn check digit (ISO/IEC 7812-1 annex B), with nothing but spaces, dashes or multi-byte characters between their
+ * digits, in groups of three and more but the last. Any digits before and after.
+ */
+export interface CheckedNumber {
+  /** Digits, 13..19. */
+  readonly length: number;
+  /** The two digits that it may begin with, one after the other: `3638`. */
+  readonly prefixes: string;
+  readonly kinds: number;
+}
+
+/** Two letters (given in upper case, found in both), two check digits, then `rest`; separators apart. ISO 7064 MOD 97-10 holds. */
+export interface Code {
+  readonly prefix: string;
+  /** A character each, 1..60: n digit, a letter, c either. */
+  readonly rest: string;
+  readonly kinds: number;
 }
 
 /** What one scan looks for. */
 export interface PatternSet {
   /** At most 250. A match ends with the literal, whatever must follow. */
   readonly literals: readonly Literal[];
-  /** So many digits with nothing but spaces, dashes or multi-byte characters between, in groups of three and more but the last; 0: none. */
-  readonly run: number;
+  readonly numbers: readonly CheckedNumber[];
   readonly shapes: readonly DigitShape[];
-  /** Two letters (given in upper case, found in both), two digits, then letters or digits up to `length` in all, separators apart. */
-  readonly codes: readonly { readonly prefix: string; readonly length: number }[];
+  /** At most 255. */
+  readonly codes: readonly Code[];
 }
 
 /** A compiled pattern set of this thread; freed with the object. */
 export interface PatternDatabase {
   /**
-   * Scan bytes[start, end). Writes to `flags`, ascending and distinct, the offset (absolute in `bytes`) of the last byte
-   * of every match. A run of digits is flagged once in `run` digits.
+   * Scan bytes[start, end). Writes the offset (absolute in `bytes`) of the last byte of every match, ascending and distinct, to the
+   * first half of `flags`, and the kinds of all matches that end there to the same place of the second half.
    * @returns how many were written; -1 when they do not fit
    */
   scan(bytes: Uint8Array, start: number, end: number, flags: Uint32Array): number;

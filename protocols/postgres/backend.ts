@@ -1,12 +1,13 @@
+import { copyOf, sameBytes } from "../../core/bytes/copy.ts";
 import { SluiceError } from "../../core/errors.ts";
 import { LIMITS } from "../../core/limits.ts";
 import { EffectsSinceReady } from "./effects.ts";
 import { FORWARD, FORWARD_AND_ADD, MessageFramer, type MessageVisitor, REPLACE } from "./frame.ts";
 import { BACKEND_MESSAGES, TYPE } from "./messages.ts";
-import { errorFields, maskedError } from "./notices.ts";
+import { errorFields, maskedError, maskedString } from "./notices.ts";
 import type { Pending } from "./pending.ts";
 import type { Relay } from "./relay.ts";
-import { type ColumnAction, planColumns, RowMasker, readColumns, type SessionMasks } from "./rows.ts";
+import { type ColumnAction, type Columns, planColumns, RowMasker, readColumns, type SessionMasks } from "./rows.ts";
 import { parseSearchPath } from "./search-path.ts";
 
 const PINNED_SETTINGS = new Map([
@@ -22,15 +23,15 @@ export class BackendReader implements MessageVisitor {
   readonly #framer: MessageFramer;
   readonly #effects = new EffectsSinceReady();
   readonly #rows = new RowMasker();
+  /** Masked values per rule of the next operation that has any. */
+  #counts = new Map<string, number>();
   /** The result that arrives at present: what to do with its columns; undefined passes it. */
   #actions: (ColumnAction | undefined)[] | undefined;
   #actionsFor: Pending | undefined;
   #masks: SessionMasks | undefined;
-  /** The prefilter has looked at the present chunk up to here. */
-  #scanned: Uint8Array | undefined;
-  #scannedUpTo = 0;
-  #flag = 0;
-  #flags = 0;
+  /** The last RowDescription, and what it says. */
+  #lastDescription: Uint8Array = new Uint8Array(0);
+  #lastColumns: Columns | undefined;
   /** Request that bytes in a run belong to; 0: none. */
   #request = 0;
   #copyOut = false;
@@ -43,7 +44,7 @@ export class BackendReader implements MessageVisitor {
   }
 
   push(bytes: Uint8Array, start: number, end: number): void {
-    this.#scanned = undefined;
+    this.#rows.newChunk();
     this.#framer.push(bytes, start, end);
     if (this.#becameIdle) {
       // Only now: a session that leaves here must have passed on the answers that came in this read.
@@ -119,12 +120,12 @@ export class BackendReader implements MessageVisitor {
       case TYPE.errorResponse:
         return this.#error(head, bytes, start, end);
       case TYPE.noticeResponse:
-        this.replacement = relay.policy.masks.length > 0 ? maskedError(bytes, start, end, relay.masker, masksColumns(relay)) : undefined;
+        this.replacement = this.#maskedError(head, bytes, start, end);
         return this.replacement === undefined ? FORWARD : REPLACE;
       case TYPE.parameterStatus:
         return this.#parameterStatus(bytes, start, end);
       case TYPE.notificationResponse:
-        return FORWARD;
+        return this.#searched(bytes, start, bytes.indexOf(0, start + 9) + 1, end);
       case TYPE.copyInResponse:
         if (head === undefined || (head.kind !== "query" && head.kind !== "execute") || head.refusal !== undefined)
           throw unexpected("CopyInResponse");
@@ -166,17 +167,26 @@ export class BackendReader implements MessageVisitor {
       throw unexpected("RowDescription");
     if (head.kind === "query") {
       this.#request = head.request;
-      if (head.masks) this.#plan(head, readColumns(bytes, start, end), undefined);
+      if (head.masks) this.#plan(head, this.#columns(bytes, start, end), undefined);
       return FORWARD;
     }
     if (head.statement !== undefined && this.#relay.policy.masks.length > 0) {
-      head.statement.columns = readColumns(bytes, start, end);
+      head.statement.columns = this.#columns(bytes, start, end);
       head.statement.describedIn = this.#relay.context();
       head.statement.describedAt = this.#relay.schemaEpoch;
     }
     const own = head.own;
     this.#relay.queue.shift();
     return own ? REPLACE : FORWARD;
+  }
+
+  /** Drivers ask for the same description over and over. */
+  #columns(bytes: Uint8Array, start: number, end: number): Columns {
+    if (this.#lastColumns === undefined || !sameBytes(bytes, start, end, this.#lastDescription)) {
+      this.#lastColumns = readColumns(bytes, start, end);
+      this.#lastDescription = copyOf(bytes, start, end);
+    }
+    return this.#lastColumns;
   }
 
   #plan(head: Pending, columns: Parameters<typeof planColumns>[0], formats: Parameters<typeof planColumns>[1]): void {
@@ -191,11 +201,13 @@ export class BackendReader implements MessageVisitor {
     const actions = this.#actions;
     const masks = this.#masks;
     if (actions === undefined || masks === undefined) return FORWARD;
-    const flagged = masks.masker.scans && this.#flagged(masks, bytes, start, end, available);
-    if (!flagged && head.decision?.masksColumns !== true) return FORWARD;
-    head.masked ??= new Map();
-    const rewritten = this.#rows.row(bytes, start, end, actions, masks, flagged, head.masked);
+    const counts = head.masked ?? this.#counts;
+    const rewritten = this.#rows.row(bytes, start, end, available, actions, masks, head.decision?.masksColumns === true, counts);
     if (rewritten === undefined) return FORWARD;
+    if (head.masked === undefined) {
+      head.masked = counts;
+      this.#counts = new Map();
+    }
     this.replacement = rewritten;
     return REPLACE;
   }
@@ -214,20 +226,6 @@ export class BackendReader implements MessageVisitor {
     const count = end - start < 7 ? 0 : (bytes[start + 5] << 8) | bytes[start + 6];
     this.#actions = Array.from({ length: count }, () => SEARCHED);
     this.#actionsFor = head;
-  }
-
-  /** Whether the prefilter suspects something in bytes[start, end); it looks at a chunk once. */
-  #flagged(masks: SessionMasks, bytes: Uint8Array, start: number, end: number, available: number): boolean {
-    if (this.#scanned !== bytes || start >= this.#scannedUpTo) {
-      this.#flags = masks.masker.scan(bytes, start, available);
-      this.#scanned = bytes;
-      this.#scannedUpTo = available;
-      this.#flag = 0;
-    }
-    if (this.#flags < 0) return true;
-    const flags = masks.masker.flags;
-    while (this.#flag < this.#flags && flags[this.#flag] < start) this.#flag += 1;
-    return this.#flag < this.#flags && flags[this.#flag] < end;
   }
 
   #completed(head: Pending | undefined, type: number, bytes: Uint8Array, start: number, end: number): number {
@@ -301,7 +299,7 @@ export class BackendReader implements MessageVisitor {
     const fields = errorFields(bytes, start, end);
     const fatal = fields.severity === "FATAL" || fields.severity === "PANIC";
     if (fatal) this.sawFatal = true;
-    const masked = relay.policy.masks.length > 0 ? maskedError(bytes, start, end, relay.masker, masksColumns(relay)) : undefined;
+    const masked = this.#maskedError(head, bytes, start, end);
     this.replacement = masked;
     if (head === undefined || head.kind === "sync") {
       if (!fatal) this.#effects.errored();
@@ -323,6 +321,20 @@ export class BackendReader implements MessageVisitor {
     relay.copyAnswer(false);
     this.#skipToSync(head);
     return answer;
+  }
+
+  #maskedError(head: Pending | undefined, bytes: Uint8Array, start: number, end: number): Uint8Array | undefined {
+    const { policy, masker } = this.#relay;
+    if (policy.masks.length === 0) return undefined;
+    return maskedError(bytes, start, end, masker, masksColumns(this.#relay), head?.decision?.masksColumns === true);
+  }
+
+  /** A value outside of a result: it has no column, but a detector may find something in it. */
+  #searched(bytes: Uint8Array, start: number, from: number, end: number): number {
+    if (from <= start + 5 || from >= end || bytes[end - 1] !== 0) throw unexpected("malformed message");
+    const { masker } = this.#relay;
+    this.replacement = masker?.scans === true ? maskedString(bytes, start, from, end, masker) : undefined;
+    return this.replacement === undefined ? FORWARD : REPLACE;
   }
 
   /** The server ignores everything up to Sync, a Query too: nothing of it happened. */
@@ -357,7 +369,7 @@ export class BackendReader implements MessageVisitor {
       );
     }
     if (name === "search_path") this.#relay.searchPath.reported(parseSearchPath(value, this.#relay.grant.target.user));
-    return FORWARD;
+    return this.#searched(bytes, start, nameEnd + 1, end);
   }
 }
 

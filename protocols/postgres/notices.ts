@@ -31,7 +31,12 @@ const QUOTING_FIELDS = new Set([0x44, 0x48, 0x57, 0x71]);
 /** Fields that may quote a value of the statement: the primary message. */
 const MESSAGE_FIELD = 0x4d;
 const CONTEXT_FIELD = 0x57;
+const CODE_FIELD = 0x43;
+const POSITION_FIELD = 0x50;
+/** Names of schema, table, column, type, constraint: code may put anything there (RAISE … USING COLUMN = …). */
+const NAME_FIELDS = new Set([0x73, 0x74, 0x63, 0x64, 0x6e]);
 const WITHHELD = Buffer.from("[withheld by Sluice: it comes from a function, and a column mask applies on this target]");
+const WITHHELD_VALUE = Buffer.from("[withheld by Sluice: it may quote a value, and a column mask applies to what the statement works on]");
 
 /** A context field names the code that was running, which can put anything into the message; COPY's names the client's own line. */
 function comesFromCode(bytes: Uint8Array, start: number, end: number): boolean {
@@ -40,9 +45,23 @@ function comesFromCode(bytes: Uint8Array, start: number, end: number): boolean {
 }
 
 /**
+ * An error about data (class 22, or 42601 of what is parsed at run time) that names no place in the statement: it may be
+ * about a stored value, which a constraint or a generated column computes with.
+ */
+function isAboutData(bytes: Uint8Array, start: number, end: number): boolean {
+  let about = false;
+  for (const [type, from, to] of fieldsOf(bytes, start, end)) {
+    if (type === POSITION_FIELD) return false;
+    if (type === CODE_FIELD) about = /^(?:22...|42601)$/.test(utf8(bytes, from, to));
+  }
+  return about;
+}
+
+/**
  * An ErrorResponse or NoticeResponse as a masked session may see it: detail, hint, context and internal query are left
  * out where column masks are in force, the message too if a function put it together, and what a detector finds in the rest
  * is replaced.
+ * @param touches the statement works on relations with masked columns
  * @returns undefined when nothing changes
  */
 export function maskedError(
@@ -51,21 +70,28 @@ export function maskedError(
   end: number,
   masker: Masker | undefined,
   byColumn: boolean,
+  touches = false,
 ): Uint8Array | undefined {
   const parts: Uint8Array[] = [];
   let changed = false;
   const withheld = byColumn && comesFromCode(bytes, start, end);
+  const aboutData = touches && isAboutData(bytes, start, end);
   for (const [type, from, to] of fieldsOf(bytes, start, end)) {
     if (byColumn && QUOTING_FIELDS.has(type)) {
       changed = true;
       continue;
     }
-    if (withheld && type === MESSAGE_FIELD) {
-      parts.push(bytes.subarray(from - 1, from), WITHHELD, ZERO);
+    if (withheld && NAME_FIELDS.has(type)) {
+      changed = true;
       continue;
     }
-    const scanned =
-      masker?.scans === true && (type === MESSAGE_FIELD || QUOTING_FIELDS.has(type)) ? masker.field(bytes, from, to) : undefined;
+    if ((withheld || aboutData) && type === MESSAGE_FIELD) {
+      changed = true;
+      parts.push(bytes.subarray(from - 1, from), withheld ? WITHHELD : WITHHELD_VALUE, ZERO);
+      continue;
+    }
+    const searched = type === MESSAGE_FIELD || QUOTING_FIELDS.has(type) || NAME_FIELDS.has(type);
+    const scanned = masker?.scans === true && searched ? masker.field(bytes, from, to) : undefined;
     if (scanned === undefined) parts.push(bytes.subarray(from - 1, to + 1));
     else {
       changed = true;
@@ -78,6 +104,19 @@ export function maskedError(
   message[0] = bytes[start];
   message.writeInt32BE(body.length + 4, 1);
   message.set(body, 5);
+  return message;
+}
+
+/**
+ * The last zero-terminated string of a message (ParameterStatus: the value; NotificationResponse: the payload), searched by content.
+ * @param from where that string begins
+ * @returns undefined when nothing changes
+ */
+export function maskedString(bytes: Uint8Array, start: number, from: number, end: number, masker: Masker): Uint8Array | undefined {
+  const scanned = masker.field(bytes, from, end - 1);
+  if (scanned === undefined) return undefined;
+  const message = Buffer.concat([bytes.subarray(start, from), scanned ?? MASKED, ZERO]);
+  message.writeInt32BE(message.length - 1, 1);
   return message;
 }
 

@@ -1,14 +1,36 @@
 import assert from "node:assert/strict";
-import { test } from "node:test";
+import { before, test } from "node:test";
 import fc from "fast-check";
+import { LIMITS } from "../../core/limits.ts";
+import { BENIGN } from "../../core/mask/benign.ts";
+import { DETECTORS } from "../../core/mask/detectors.ts";
+import { createMasker } from "../../core/mask/masker.ts";
+import { SENSITIVE, seeded } from "../../core/mask/samples.ts";
 import type { Masker } from "../../core/mask/types.ts";
+import { buildNative } from "../../core/native/build.ts";
+import type { DetectorName, MaskMethod, MaskRule } from "../../core/policy/types.ts";
 import { binaryRefusal, type ColumnAction, planColumns, RowMasker, readColumns, type SessionMasks } from "./rows.ts";
+
+before(() => buildNative({ quiet: true }));
+
+const ALL: DetectorName[] = DETECTORS.map((detector) => detector.name);
+const KEY = Buffer.alloc(32, 7);
+const rule = (detect: DetectorName[], method: MaskMethod, name = "r"): MaskRule => ({
+  name,
+  columns: [],
+  detect,
+  with: method,
+  predicates: "deny",
+});
 
 /** A masker whose detector is the word SECRET and whose column mask is `#`. */
 const masker: Masker = {
   scans: true,
-  flags: new Uint32Array(16),
+  shortestBytes: 6,
+  flags: new Uint32Array(0),
+  flagsMax: 0,
   scan: () => -1,
+  kindsIn: (bytes, start, end) => (Buffer.from(bytes.subarray(start, end)).includes("SECRET") ? 1 : 0),
   field: (bytes, start, end) => {
     const text = Buffer.from(bytes.subarray(start, end)).toString("latin1");
     return text.includes("SECRET") ? Buffer.from(text.replaceAll("SECRET", "-")) : undefined;
@@ -80,6 +102,23 @@ test("columns are planned by origin, type and format", () => {
   assert.equal(planColumns(columns, undefined, { masker: { ...masker, scans: false }, columns: new Map() }, true), undefined);
 });
 
+test("integers and truth values in text form are not searched: they are too short for a match", () => {
+  const inert = [16, 21, 23, 26].map((type) => ({ ...text, type }));
+  const bytes = description(inert);
+  assert.equal(planColumns(readColumns(bytes, 0, bytes.length), undefined, masks, true), undefined);
+  const long = description([20, 700, 701, 1700, 2950].map((type) => ({ ...text, type })));
+  assert.ok(planColumns(readColumns(long, 0, long.length), undefined, masks, true)?.every((action) => action?.kind === "scan"));
+  const every = createMasker([rule(ALL, "redact")], KEY, "regexp");
+  for (const detector of DETECTORS) assert.ok(every.shortestBytes <= detector.leastBytes);
+  fc.assert(
+    fc.property(fc.integer({ min: -(2 ** 31), max: 2 ** 32 - 1 }), (number) => {
+      const value = Buffer.from(String(number));
+      assert.equal(every.field(value, 0, value.length), undefined);
+    }),
+    { numRuns: 2_000, examples: [[-(2 ** 31)], [2 ** 32 - 1], [0]] },
+  );
+});
+
 test("a binary result is refused where it could not be masked", () => {
   const one = (column: Column) => {
     const bytes = description([column]);
@@ -122,9 +161,10 @@ test("a rewritten row is a row: lengths are right, other values are untouched, n
           chunk,
           2,
           2 + message.length,
+          chunk.length,
           fields.map(([, kind]) => actionOf[kind]),
-          masks,
-          flagged,
+          flagged ? masks : { ...masks, masker: { ...masker, scan: () => 0 } },
+          true,
           counts,
         );
         assert.deepEqual(Buffer.from(out ?? message), row(expected));
@@ -147,7 +187,7 @@ test("rows and descriptions whose lengths do not add up are refused", () => {
     { kind: "scan", nullOnHit: false },
     { kind: "scan", nullOnHit: false },
   ];
-  const feed = (bytes: Buffer) => () => new RowMasker().row(bytes, 0, bytes.length, actions, masks, true, new Map());
+  const feed = (bytes: Buffer) => () => new RowMasker().row(bytes, 0, bytes.length, bytes.length, actions, masks, true, new Map());
   assert.doesNotThrow(feed(good));
   for (const [at, wrong] of [
     [7, 0x7f],
@@ -164,4 +204,138 @@ test("rows and descriptions whose lengths do not add up are refused", () => {
   for (const length of [5, 6, 8, columns.length - 1]) assert.throws(() => readColumns(columns, 0, length), /malformed RowDescription/);
   columns[6] = 200;
   assert.throws(() => readColumns(columns, 0, columns.length), /malformed RowDescription/);
+});
+
+const SEARCHED: ColumnAction = { kind: "scan", nullOnHit: false };
+
+/** What comes out of a chunk of rows, read as they come in. */
+function through(rows: RowMasker, messages: readonly Buffer[], masker: Masker, counts = new Map<string, number>()): Buffer[] {
+  const chunk = Buffer.concat(messages);
+  rows.newChunk();
+  let at = 0;
+  return messages.map((message) => {
+    const actions = Array.from({ length: message.readInt16BE(5) }, () => SEARCHED);
+    const end = at + message.length;
+    const out = rows.row(chunk, at, end, chunk.length, actions, { masker, columns: new Map() }, false, counts);
+    at = end;
+    return Buffer.from(out ?? message);
+  });
+}
+
+const anyValue = fc.oneof(
+  fc.constant(null),
+  fc.tuple(fc.constantFrom(...ALL), fc.nat()).map(([name, seed]) => SENSITIVE[name](seeded(seed))),
+  fc.tuple(fc.constantFrom(...Object.keys(BENIGN)), fc.nat()).map(([kind, seed]) => BENIGN[kind](seeded(seed))),
+  fc.string({ unit: fc.constantFrom(..."0123456789 -.@+a"), maxLength: 12 }),
+  fc.constantFrom("a@b.co", "a@b.c", "", "1"),
+);
+
+test("of many rows in one chunk each value comes out as the exact matchers alone would leave it", () => {
+  for (const engine of ["native", "regexp"] as const) {
+    for (const detect of [ALL, ...ALL.map((name) => [name])]) {
+      const real = createMasker([rule(detect, "redact")], KEY, engine);
+      const rows = new RowMasker();
+      fc.assert(
+        fc.property(fc.array(fc.array(anyValue, { minLength: 1, maxLength: 5 }), { minLength: 1, maxLength: 8 }), (values) => {
+          const expected = values.map((fields) =>
+            row(
+              fields.map((field) => {
+                const bytes = Buffer.from(field ?? "");
+                return field === null ? null : String(real.field(bytes, 0, bytes.length) ?? bytes);
+              }),
+            ),
+          );
+          assert.deepEqual(through(rows, values.map(row), real), expected);
+        }),
+        { numRuns: detect.length > 1 ? 600 : 100 },
+      );
+    }
+  }
+});
+
+test("rows of values too short for a match are not scanned, all others are", () => {
+  const real = createMasker([rule(ALL, "redact")], KEY, undefined);
+  let scans = 0;
+  const counting: Masker = {
+    scans: true,
+    shortestBytes: real.shortestBytes,
+    flags: real.flags,
+    flagsMax: real.flagsMax,
+    lastRule: "r",
+    scan: (...args) => {
+      scans += 1;
+      return real.scan(...args);
+    },
+    kindsIn: (...args) => real.kindsIn(...args),
+    field: (...args) => real.field(...args),
+    column: (...args) => real.column(...args),
+  };
+  const scansOf = (messages: readonly Buffer[]): number => {
+    scans = 0;
+    through(new RowMasker(), messages, counting);
+    return scans;
+  };
+  assert.equal(scansOf([row(["-1234"]), row(["12", null, "", "12345"])]), 0);
+  assert.equal(scansOf([row(["123456"])]), 1);
+  assert.equal(scansOf([row(["1"]), row(["1", "a@b.co"]), row(["1"])]), 1);
+  assert.equal(scansOf([row(Array.from({ length: 40 }, () => "1"))]), 1, "a long row is not walked");
+  // What does not add up is not trusted to be short.
+  const wrong = row(["1", "2"]);
+  wrong[10] = 0;
+  assert.equal(scansOf([wrong]), 1);
+  const behind = Buffer.concat([row(["1"]), Buffer.from("a@b.co")]);
+  assert.throws(() => through(new RowMasker(), [behind], counting), /malformed DataRow/, "scanned, and then refused");
+  const shortest = through(new RowMasker(), [row(["1", "a@b.co"])], counting);
+  assert.deepEqual(shortest, [row(["1", "[REDACTED:email]"])]);
+});
+
+test("what the prefilter said of a buffer does not hold for what is read into it next", () => {
+  const real = createMasker([rule(ALL, "redact")], KEY, undefined);
+  const rows = new RowMasker();
+  const buffer = Buffer.from(row(["nothing here", "x"]));
+  const masked = (): Uint8Array | undefined => {
+    rows.newChunk();
+    return rows.row(buffer, 0, buffer.length, buffer.length, [SEARCHED, SEARCHED], { masker: real, columns: new Map() }, false, new Map());
+  };
+  assert.equal(masked(), undefined);
+  row(["a@b.co, again", ""]).copy(buffer);
+  assert.deepEqual(Buffer.from(masked() ?? []), row(["[REDACTED:email], again", ""]));
+});
+
+/** Without the difference of large values, which takes long to make. */
+const assertSame = (got: readonly Buffer[], expected: readonly Buffer[]): void =>
+  assert.ok(Buffer.concat(got).equals(Buffer.concat(expected)), `${got.map((message) => message.length)} bytes`);
+
+test("a suspected value over the limit is replaced whole, an unsuspected one passes", () => {
+  const benign = "lorem ipsum ".repeat(LIMITS.maskedValueBytes / 12 + 2);
+  const suspected = `${benign}a@b.co`;
+  const most = `${benign.slice(0, LIMITS.maskedValueBytes - 7)} a@b.co`;
+  for (const engine of ["native", "regexp"] as const) {
+    for (const method of ["redact", "partial", "hash", "null"] as const) {
+      const real = createMasker([rule(["iban"], "redact", "other"), rule(["email"], method, "mail")], KEY, engine);
+      const counts = new Map<string, number>();
+      const out = through(new RowMasker(), [row([benign, suspected, "x"])], real, counts);
+      assertSame(out, [row([benign, method === "null" ? null : "[REDACTED]", "x"])]);
+      if (engine === "native") assert.deepEqual([...counts], [["mail", 1]]);
+      if (method === "redact") {
+        assertSame(through(new RowMasker(), [row([most])], real), [row([most.replace("a@b.co", "[REDACTED:email]")])]);
+      }
+    }
+  }
+  // The values of a row together: what no longer fits is replaced whole, and the next row begins anew.
+  const together = createMasker([rule(["email"], "redact")], KEY, undefined);
+  assert.equal(2 * most.length, LIMITS.maskedRowBytes);
+  const shown = most.replace("a@b.co", "[REDACTED:email]");
+  assertSame(through(new RowMasker(), [row([most, most, "a@b.co", benign]), row(["a@b.co"])], together), [
+    row([shown, shown, "[REDACTED]", benign]),
+    row(["[REDACTED:email]"]),
+  ]);
+  // As notices ask, without flags.
+  const whole = createMasker([rule(ALL, "redact")], KEY, undefined);
+  assert.equal(whole.field(Buffer.from(benign), 0, benign.length), undefined);
+  assert.equal(String(whole.field(Buffer.from(suspected), 0, suspected.length)), "[REDACTED]");
+  // More flags in the chunk than are kept: each value is asked about for itself.
+  const many = "a@".repeat(LIMITS.maskedValueBytes);
+  const real = createMasker([rule(ALL, "redact")], KEY, undefined);
+  assertSame(through(new RowMasker(), [row([many, benign, "a@b.co"])], real), [row(["[REDACTED]", benign, "[REDACTED:email]"])]);
 });

@@ -1,4 +1,5 @@
 import { SluiceError } from "../../core/errors.ts";
+import { LIMITS } from "../../core/limits.ts";
 import type { Masker } from "../../core/mask/types.ts";
 import type { MaskMethod } from "../../core/policy/types.ts";
 
@@ -27,13 +28,27 @@ export interface ColumnMask {
 
 /** What happens to each column of one result: undefined passes as it is. */
 export type ColumnAction =
-  | { readonly kind: "scan"; readonly nullOnHit: boolean }
+  | { readonly kind: "scan"; readonly nullOnHit: boolean /** JSON, which has to stay JSON. */; readonly json?: boolean }
   | { readonly kind: "column"; readonly mask: ColumnMask; readonly asNull: boolean };
 
 const TEXT_TYPES = new Set([18, 19, 25, 1042, 1043, 705, 2275]);
 const JSON_AND_TEXT_ARRAYS = new Set([114, 3802, 1002, 1003, 1009, 1014, 1015, 199, 3807, 142, 143]);
 /** Binary forms that cannot hold a detected value: bool, int2, int4, oid, float4/8, date, time(tz), timestamp(tz), interval, uuid. */
 const INERT_BINARY_TYPES = new Set([16, 21, 23, 26, 700, 701, 1082, 1083, 1266, 1114, 1184, 1186, 2950]);
+
+const JSON_TYPES = new Set([114, 3802]);
+
+function isJson(bytes: Uint8Array): boolean {
+  try {
+    JSON.parse(Buffer.from(bytes.buffer, bytes.byteOffset, bytes.byteLength).toString("utf8"));
+    return true;
+  } catch {
+    return false;
+  }
+}
+
+/** Text forms of ten digits and a sign at most, in which nothing is a match: bool, int2, int4, oid. */
+const INERT_TEXT_TYPES = new Set([16, 21, 23, 26]);
 
 /** bytes[start, end): a whole RowDescription message. @throws SluiceError SLUICE_PROTOCOL_VIOLATION */
 export function readColumns(bytes: Uint8Array, start: number, end: number): Columns {
@@ -87,8 +102,9 @@ export function planColumns(
     const binary = formats === undefined ? columns.formats[index] !== 0 : formatOf(formats, index) !== 0;
     let action: ColumnAction | undefined;
     if (mask !== undefined) action = { kind: "column", mask, asNull: binary || !TEXT_TYPES.has(type) };
-    else if (masks.masker.scans && !(binary && INERT_BINARY_TYPES.has(type))) {
+    else if (masks.masker.scans && !(binary ? INERT_BINARY_TYPES : INERT_TEXT_TYPES).has(type)) {
       action = { kind: "scan", nullOnHit: !(TEXT_TYPES.has(type) || (!binary && JSON_AND_TEXT_ARRAYS.has(type))) };
+      if (!action.nullOnHit && JSON_TYPES.has(type)) action = { ...action, json: true };
     }
     if (action !== undefined) acts = true;
     actions.push(action);
@@ -122,17 +138,100 @@ export function binaryRefusal(
   return undefined;
 }
 
-/** Rewrites DataRow messages; one per session, its buffer is reused. */
+/** Whether every searched value of a row is shorter than `shortestBytes`. False too where the lengths do not add up. */
+function holdsShortOnly(
+  bytes: Uint8Array,
+  start: number,
+  end: number,
+  actions: readonly (ColumnAction | undefined)[],
+  shortestBytes: number,
+): boolean {
+  if (((bytes[start + 5] << 8) | bytes[start + 6]) !== actions.length) return false;
+  let at = start + 7;
+  for (const action of actions) {
+    if (at + 4 > end) return false;
+    const length = (bytes[at] << 24) | (bytes[at + 1] << 16) | (bytes[at + 2] << 8) | bytes[at + 3];
+    if (length >= shortestBytes && action?.kind === "scan") return false;
+    at += 4 + Math.max(0, length);
+  }
+  return at === end;
+}
+
+/** Rows up to this are looked at value by value first: below it that costs less than a call of the native scan. */
+const SHORT_ROW_BYTES = 64;
+
+/** Searches and rewrites DataRow messages; one per session, its buffer is reused. */
 export class RowMasker {
   #out = Buffer.allocUnsafe(4_096);
   #length = 0;
+  /** The prefilter has looked at the present chunk up to here. */
+  #scanned: Uint8Array | undefined;
+  #scannedUpTo = 0;
+  /** Flags that it found, or -1; the next one that a row may hold. */
+  #flags = 0;
+  #flag = 0;
+  /** Bytes of the present row that may still be matched exactly; hostile ones take milliseconds a kilobyte. */
+  #exactBytesLeft = 0;
+
+  /** Another chunk begins: what the prefilter said about the last one holds no more. */
+  newChunk(): void {
+    this.#scanned = undefined;
+  }
 
   /**
-   * @param flagged whether the prefilter suspects anything inside this row
+   * @param available end of what is known of the chunk; the prefilter looks at it once
+   * @param byColumn whether a column mask is among the actions
    * @param counts masked values per rule; added to
    * @returns undefined: the row passes as it is; else the message to send instead, valid until the next call
    */
   row(
+    bytes: Uint8Array,
+    start: number,
+    end: number,
+    available: number,
+    actions: readonly (ColumnAction | undefined)[],
+    masks: SessionMasks,
+    byColumn: boolean,
+    counts: Map<string, number>,
+  ): Uint8Array | undefined {
+    const flagged = masks.masker.scans && this.#flagged(masks.masker, bytes, start, end, available, actions);
+    return flagged || byColumn ? this.#rewrite(bytes, start, end, actions, masks, flagged, counts) : undefined;
+  }
+
+  /** Whether the prefilter suspects something in bytes[start, end). */
+  #flagged(
+    masker: Masker,
+    bytes: Uint8Array,
+    start: number,
+    end: number,
+    available: number,
+    actions: readonly (ColumnAction | undefined)[],
+  ): boolean {
+    if (this.#scanned !== bytes || start >= this.#scannedUpTo) {
+      if (end - start <= SHORT_ROW_BYTES && holdsShortOnly(bytes, start, end, actions, masker.shortestBytes)) return false;
+      this.#flags = masker.scan(bytes, start, available);
+      this.#scanned = bytes;
+      this.#scannedUpTo = available;
+      this.#flag = 0;
+    }
+    if (this.#flags < 0) return true;
+    const { flags } = masker;
+    while (this.#flag < this.#flags && flags[this.#flag] < start) this.#flag += 1;
+    return this.#flag < this.#flags && flags[this.#flag] < end;
+  }
+
+  /** Kinds of the flags in bytes[start, end); the fields of a row are asked for in their order. */
+  #kinds(masker: Masker, bytes: Uint8Array, start: number, end: number): number {
+    if (this.#flags < 0) return masker.kindsIn(bytes, start, end);
+    const { flags, flagsMax } = masker;
+    let kinds = 0;
+    for (; this.#flag < this.#flags && flags[this.#flag] < end; this.#flag += 1) {
+      if (flags[this.#flag] >= start) kinds |= flags[flagsMax + this.#flag];
+    }
+    return kinds;
+  }
+
+  #rewrite(
     bytes: Uint8Array,
     start: number,
     end: number,
@@ -148,6 +247,7 @@ export class RowMasker {
     let at = start + 7;
     let copiedUpTo = start;
     let changed = false;
+    this.#exactBytesLeft = LIMITS.maskedRowBytes;
     for (let index = 0; index < count; index += 1) {
       if (at + 4 > end) throw malformed("DataRow");
       const length = view.getInt32(at);
@@ -189,11 +289,17 @@ export class RowMasker {
       return action.asNull ? null : masks.masker.column(action.mask.method, bytes, start, end);
     }
     if (!flagged) return undefined;
-    const replaced = masks.masker.field(bytes, start, end);
+    const kinds = this.#kinds(masks.masker, bytes, start, end);
+    if (kinds === 0) return undefined;
+    const mostBytes = Math.min(LIMITS.maskedValueBytes, this.#exactBytesLeft);
+    if (end - start <= mostBytes) this.#exactBytesLeft -= end - start;
+    const replaced = masks.masker.field(bytes, start, end, kinds, mostBytes);
     if (replaced === undefined) return undefined;
     const rule = masks.masker.lastRule;
     counts.set(rule, (counts.get(rule) ?? 0) + 1);
-    return action.nullOnHit ? null : replaced;
+    // A number inside JSON has no quotes around it: what is put in its place would not be JSON.
+    if (action.nullOnHit || (action.json === true && replaced !== null && !isJson(replaced))) return null;
+    return replaced;
   }
 
   #append(bytes: Uint8Array, start: number, end: number): void {
