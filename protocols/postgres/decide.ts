@@ -248,6 +248,10 @@ export class DecisionContext {
     for (const { action, resources } of operation.accesses) {
       if (action === "sql:do") return "DO runs code that cannot be looked into, and a column mask applies on this target";
       for (const resource of resources) {
+        if (action === "sql:create" && resource.startsWith("function:"))
+          return "a function's body cannot be looked into, a trigger may run it, and a column mask applies on this target";
+        if ((action === "sql:create" || action === "sql:alter") && FOREIGN.test(resource))
+          return "what comes through a foreign server cannot be traced to its columns, and a column mask applies on this target";
         if (HOLDS_VALUES.has(resource) || resource.startsWith("pg_toast.")) {
           return `${resource} holds values of tables' columns, and a column mask applies on this target`;
         }
@@ -264,6 +268,9 @@ export class DecisionContext {
 const HOLDS_VALUES = new Set(
   ["pg_statistic", "pg_statistic_ext_data", "pg_stats", "pg_stats_ext", "pg_stats_ext_exprs"].map((name) => `pg_catalog.${name}`),
 );
+
+/** A foreign server may lead back to this one. */
+const FOREIGN = /^(?:server|foreign_data_wrapper|subscription):/;
 
 interface MaskedRelations {
   readonly columns: Map<number, Map<number, ColumnMask>>;

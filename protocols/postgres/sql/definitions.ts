@@ -257,10 +257,20 @@ const createTable: Definition<"CreateStmt"> = (walk, body) => {
   sweep(walk, parts, "sql:create");
 };
 
+/** Options by which file_fdw reads a file of the server, or the output of a program that it runs there. */
+const SERVER_FILE_OPTIONS: ReadonlySet<string> = new Set(["filename", "program"]);
+
+function foreignOptions(list: readonly Node[] | undefined): void {
+  const name = list?.map((node) => as(node, "DefElem")?.defname ?? "").find((each) => SERVER_FILE_OPTIONS.has(each.toLowerCase()));
+  if (name === undefined) return;
+  throw new Refusal(`A foreign table with the option ${name} is refused: it reads files or runs programs of the database server.`);
+}
+
 const createForeignTable: Definition<"CreateForeignTableStmt"> = (walk, body) => {
   if (body.base !== undefined) createTable(walk, body.base);
   walk.other("sql:create", "server", body.servername ?? "");
   options(walk, body.options);
+  foreignOptions(body.options);
 };
 
 const createSequence: Definition<"CreateSeqStmt"> = (walk, body) => creates(walk, body.sequence);
@@ -278,11 +288,13 @@ const rule: Definition<"RuleStmt"> = (walk, body) => {
   walk.range("sql:create", body.relation);
   walk.effect({ kind: "ddl" });
   walk.visit(body.whereClause, "expression");
+  walk.inView = true;
   for (const action of body.actions ?? []) {
     if (walk.visitors[kindOf(action as Tree) ?? "List"] !== undefined) walk.visit(action, "expression");
     else if (as(action, "NotifyStmt") !== undefined) walk.access("sql:notify");
     else throw new Refusal("CREATE RULE with this action is refused.");
   }
+  walk.inView = false;
 };
 
 // ---- functions
@@ -375,6 +387,21 @@ const extensionContents: Definition<"AlterExtensionContentsStmt"> = (walk, body)
   object(walk, "sql:alter", body.objtype, body.object);
 };
 
+const createTrigger: Definition<"CreateTrigStmt"> = (walk, body) => {
+  define<"CreateTrigStmt">("sql:create")(walk, body);
+  // A trigger function takes column names as text and writes what it finds there elsewhere (tsvector_update_trigger).
+  walk.untraceable = true;
+};
+
+/** ALTER FOREIGN TABLE … OPTIONS stands among the commands. */
+const alterTable: Definition<"AlterTableStmt"> = (walk, body) => {
+  define<"AlterTableStmt">("sql:alter")(walk, body);
+  for (const node of body.cmds ?? []) {
+    const command = as(node, "AlterTableCmd");
+    if (command?.subtype === "AT_GenericOptions") foreignOptions(as(command.def, "List")?.items);
+  }
+};
+
 const alterDatabaseSet: Definition<"AlterDatabaseSetStmt"> = (walk, body) => {
   walk.effect({ kind: "ddl" });
   walk.other("sql:alter", "database", body.dbname ?? "");
@@ -402,7 +429,7 @@ export const DEFINITIONS: { readonly [K in Exclude<StatementKind, Elsewhere>]: D
   CreateForeignTableStmt: createForeignTable,
   CreateSeqStmt: createSequence,
   AlterSeqStmt: define("sql:alter"),
-  AlterTableStmt: define("sql:alter"),
+  AlterTableStmt: alterTable,
   ReplicaIdentityStmt: define("sql:alter"),
   AlterTableMoveAllStmt: define("sql:alter", named("tablespace", "orig_tablespacename")),
   IndexStmt: define("sql:create"),
@@ -410,7 +437,7 @@ export const DEFINITIONS: { readonly [K in Exclude<StatementKind, Elsewhere>]: D
   AlterStatsStmt: define("sql:alter", path("statistics", "defnames")),
   CreatePolicyStmt: define("sql:create"),
   AlterPolicyStmt: define("sql:alter"),
-  CreateTrigStmt: define("sql:create"),
+  CreateTrigStmt: createTrigger,
   RuleStmt: rule,
   CreateSchemaStmt: createSchema,
   CreateFunctionStmt: createFunction,

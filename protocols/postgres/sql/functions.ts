@@ -8,7 +8,7 @@ export type Rule = { readonly refuse: string } | { readonly action: string };
 const RUNS_SQL = { refuse: "runs SQL that it is given as text, which cannot be checked" };
 const FILES = { refuse: "reads or writes files of the database server" };
 const LARGE_OBJECTS = { refuse: "reads or writes large objects, which have no name that a policy could check" };
-const RAW_PAGES = { refuse: "reads stored pages past every permission and mask" };
+const RAW_PAGES = { refuse: "reads stored pages or the write-ahead log past every permission and mask" };
 const ADMIN = { action: "sql:other" };
 
 const RULES = new Map<string, Rule>();
@@ -41,7 +41,8 @@ list(
 );
 list(
   RAW_PAGES,
-  "get_raw_page heap_page_* bt_page_* brin_page_* gin_page_* gin_metapage_* gin_leafpage_* gist_page_* hash_page_* tuple_data_split pg_get_wal_*",
+  `get_raw_page heap_page_* bt_page_* brin_page_* gin_page_* gin_metapage_* gin_leafpage_* gist_page_* hash_page_* tuple_data_split pg_get_wal_*
+   pg_logical_slot_get_* pg_logical_slot_peek_*`,
 );
 // Sections 9.28.2, 9.28.3, 9.28.6, 27.2.
 list(

@@ -330,6 +330,8 @@ const rangeVar: Visitor<"RangeVar"> = (walk, body) => {
     renameAll(walk, body.alias?.colnames, cte.query);
     return;
   }
+  // Such a view passes an UPDATE on to pg_settings, whose rule calls set_config.
+  if (walk.inView && name === "pg_settings") throw new Refusal("A view over pg_settings is refused: settings could be changed through it.");
   walk.range("sql:select", body);
   // `customers AS c (a, b)`: what a and b are, only the catalogue knows.
   if (body.alias?.colnames !== undefined) walk.untraceable = true;

@@ -76,10 +76,13 @@ const set: Statement<"VariableSetStmt"> = (walk, body) => {
   else if (name === "search_path") {
     // Each value is one schema's name as it is: SET search_path = 'a, b' means one schema.
     const schemas = body.args?.map(constantText);
-    const known = !resets && schemas?.every((schema) => schema !== undefined) ? (schemas as string[]) : undefined;
+    const known = !resets && schemas?.every(isWholeName) ? (schemas as string[]) : undefined;
     walk.effect({ kind: "search_path", schemas: known, local });
   } else walk.effect({ kind: "setting", name, value: walk.secret ? undefined : value, local });
 };
+
+/** The server cuts a longer name (NAMEDATALEN), and what is left may be another schema's. */
+const isWholeName = (name: string | undefined): boolean => name !== undefined && Buffer.byteLength(name) <= 63;
 
 const show: Statement<"VariableShowStmt"> = (walk, body) => walk.other("sql:show", "setting", (body.name ?? "all").toLowerCase());
 
@@ -166,8 +169,10 @@ const createTableAs: Statement<"CreateTableAsStmt"> = (walk, body) => {
 const view: Statement<"ViewStmt"> = (walk, body) => {
   creates(walk, body.view);
   walk.effect({ kind: "ddl" });
+  walk.inView = true;
   // A view hides the names of what it reads.
   walk.visit(body.query, "expression");
+  walk.inView = false;
 };
 
 const copy: Statement<"CopyStmt"> = (walk, body) => {

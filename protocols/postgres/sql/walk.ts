@@ -60,6 +60,8 @@ export class Walk {
   settingOfRow: string | undefined;
   /** Inside what the statement only stores and some later one runs. */
   stored = false;
+  /** Inside the query of a view, or of a rule that makes one. */
+  inView = false;
   /** The statement's string literals are secrets. */
   secret = false;
 
@@ -285,6 +287,8 @@ function sweepBody(walk: Walk, body: Tree, action: string, field: string): void 
   }
   if (body.pubobjtype === "PUBLICATIONOBJ_TABLES_IN_SCHEMA") walk.other(action, "schema", String(body.name));
   if (body.for_all_tables === true) walk.other(action, "database", "current");
+  // A foreign key without columns means the primary key, whose columns only the catalogue knows.
+  if (body.pktable !== undefined && body.pk_attrs === undefined) walk.untraceable = true;
   if (field === "columnDef") walk.named(body.colname as string | undefined);
   for (const key in body) {
     const value = body[key];
