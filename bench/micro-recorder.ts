@@ -39,7 +39,7 @@ export function recorderCases(): MicroCases {
   const run = (recordsAnswer: boolean) => () => {
     for (let i = 0; i < BATCH; i++) {
       const request = session.intent(decision, statement, parameters, 0, parameters.length);
-      if (recordsAnswer) session.toClient(request, answer, 0, answer.length);
+      if (recordsAnswer) session.toClient(request, answer, 0, answer.length, 0, answer.length);
       session.outcome(request, "done", 1, answer.length, undefined, undefined);
     }
     recorder.commit();

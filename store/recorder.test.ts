@@ -23,8 +23,8 @@ test("what was recorded reads back as events, sessions and frames", async () => 
   const first = session.intent(decision, prepared, parameters, 0, parameters.length);
   const second = query(session, deny(), "drop table customers -- ü");
   recorder.commit();
-  session.toClient(first, Buffer.from("row one"), 0, 7);
-  session.toClient(first, Buffer.from("row two"), 0, 7);
+  session.toClient(first, Buffer.from("row one"), 0, 7, 0, 7);
+  session.toClient(first, Buffer.from("row two"), 0, 7, 0, 7);
   session.outcome(first, "done", 2, 14, undefined, new Map([["customer-pii", 3]]));
   session.outcome(second, "denied", 0, 0, { code: "SLUICE_DENIED", message: "no-drop" }, undefined);
   recorder.event({ type: "lock", detail: { subject: "user:corp:eve" } });
@@ -77,13 +77,13 @@ test("record modes: head keeps the first bytes, digest none, a rule's own mode g
   const large = Buffer.alloc(9_000, "x");
   for (const session of [head, digest]) {
     const request = query(session, allow(), "select");
-    session.toClient(request, large, 0, 6);
-    session.toClient(request, large, 6, 9_000);
+    session.toClient(request, large, 0, 6, 0, 6);
+    session.toClient(request, large, 6, 9_000, 6, 9_000);
     done(session, request, 1, 9_000);
   }
   const overridden = query(head, allow(), "select");
   head.override(overridden, { results: "full", headBytes: 0 });
-  head.toClient(overridden, large, 0, 9_000);
+  head.toClient(overridden, large, 0, 9_000, 0, 9_000);
   done(head, overridden, 1, 9_000);
   await recorder.close();
 
@@ -211,14 +211,14 @@ test("congestion shows and is relieved; beyond the bound nothing is taken, and w
     recorder.onRelieved = resolve;
   });
   const chunk = Buffer.alloc(65_536);
-  session.toClient(request, chunk, 0, chunk.length);
+  session.toClient(request, chunk, 0, chunk.length, 0, chunk.length);
   assert.equal(recorder.congested, true);
   recorder.commit();
-  session.toClient(request, chunk, 0, chunk.length);
+  session.toClient(request, chunk, 0, chunk.length, 0, chunk.length);
   assert.throws(() => recorder.commit(), { code: "SLUICE_RECORD_FAILED", message: /faster/ });
   await relieved;
   assert.equal(recorder.congested, false);
-  session.toClient(request, chunk, 0, 10);
+  session.toClient(request, chunk, 0, 10, 0, 10);
   recorder.commit();
   await recorder.close();
 });

@@ -131,7 +131,7 @@ export class RecordedSession implements SessionRecorder, FrameOwner {
     this.context.frames.add(this, this.lastRequest, FROM_CLIENT, this.context.journal.nowMicros(), bytes, start, end);
   }
 
-  toClient(request: number, bytes: Uint8Array, start: number, end: number): void {
+  toClient(request: number, bytes: Uint8Array, start: number, end: number, from: number, to: number): void {
     const operation = this.find(request);
     let keep = end;
     if (operation === undefined) {
@@ -145,7 +145,7 @@ export class RecordedSession implements SessionRecorder, FrameOwner {
       keep = Math.min(end, start + operation.left);
       operation.left -= keep - start;
     } else {
-      digest(operation, bytes, start, end);
+      if (to > from) digest(operation, bytes, from, to);
       if (operation.results === "digest") return;
     }
     if (keep > start) this.context.frames.add(this, request, TO_CLIENT, this.context.journal.nowMicros(), bytes, start, keep);

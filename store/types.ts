@@ -132,8 +132,12 @@ export interface SessionRecorder {
   ): void;
   /** Bytes as the client sent them (after redaction of secrets). Kept in every mode. */
   fromClient(bytes: Uint8Array, start: number, end: number): void;
-  /** Bytes as the client receives them (after masking). `request` says which operation they answer, for head and digest; 0: none. */
-  toClient(request: number, bytes: Uint8Array, start: number, end: number): void;
+  /**
+   * Bytes as the client receives them (after masking).
+   * @param request the operation that they answer, for head and digest; 0: none. Its outcome must come later
+   * @param from bytes[from, to) of them are that operation's response, which the digest is of
+   */
+  toClient(request: number, bytes: Uint8Array, start: number, end: number, from: number, to: number): void;
   /** A rule's own record mode for one operation. */
   override(request: number, record: RecordConfig): void;
   close(reason: string): void;

@@ -34,6 +34,22 @@ export class BackendReader implements MessageVisitor {
   #lastColumns: Columns | undefined;
   /** Request that bytes in a run belong to; 0: none. */
   #request = 0;
+  /** Of the bytes of the next run, [#from, #to) are the response to that request; #from < 0: none of them. */
+  #from = -1;
+  #to = -1;
+  /** Bytes still to come of a response's message that passes piece by piece, and where in the next run it begins. */
+  #streamBytesLeft = 0;
+  #streamFrom = 0;
+  /** Bytes of the response so far. */
+  #responseBytes = 0;
+  /** The replacement about to be emitted belongs to the response. */
+  #replacesResponse = false;
+  /** An operation that has ended; its outcome goes on record behind its last bytes. */
+  #due: Pending["request"] = 0;
+  #dueOutcome: "done" | "failed" | "cancelled" = "done";
+  #dueRows = 0;
+  #dueFailed: Pending["failed"];
+  #dueMasked: Pending["masked"];
   #copyOut = false;
   /** ReadyForQuery came in the present read. */
   #becameIdle = false;
@@ -45,13 +61,22 @@ export class BackendReader implements MessageVisitor {
 
   push(bytes: Uint8Array, start: number, end: number): void {
     this.#rows.newChunk();
-    this.#framer.push(bytes, start, end);
+    try {
+      this.#framer.push(bytes, start, end);
+    } finally {
+      if (this.#due !== 0) this.#settle();
+    }
     if (this.#becameIdle) {
       // Only now: a session that leaves here must have passed on the answers that came in this read.
       this.#becameIdle = false;
       if (this.#relay.queue.size === 0) this.#relay.whenIdle();
     }
     this.#relay.resumeClient();
+  }
+
+  /** Bytes of the response that arrives at present. */
+  get responseBytes(): number {
+    return this.#responseBytes;
   }
 
   stop(): void {
@@ -64,24 +89,60 @@ export class BackendReader implements MessageVisitor {
   }
 
   /** Rows that no mask applies to pass piece by piece; everything else is read whole. */
-  streams(type: number): boolean {
-    if (type === TYPE.copyData) return this.#copyOut;
-    if (type !== TYPE.dataRow) return false;
+  streams(type: number, length: number, at: number): boolean {
     const head = this.#relay.queue.head();
-    if (head === undefined || head.masks || (head.kind !== "execute" && head.kind !== "query")) return false;
-    head.rows += 1;
+    if (type === TYPE.copyData) {
+      if (!this.#copyOut) return false;
+    } else if (type !== TYPE.dataRow || head === undefined || head.masks || (head.kind !== "execute" && head.kind !== "query"))
+      return false;
+    if (head !== undefined) {
+      head.rows += 1;
+      this.#request = head.request;
+    }
+    this.#streamBytesLeft = length + 1;
+    this.#streamFrom = at;
     return true;
   }
 
   run(bytes: Uint8Array, start: number, end: number): void {
-    this.#relay.recorder.toClient(this.#request, bytes, start, end);
-    const head = this.#relay.queue.head();
-    if (head !== undefined) head.bytes += end - start;
+    let from = this.#from;
+    let to = this.#to;
+    if (this.#streamBytesLeft > 0) {
+      const at = Math.max(start, this.#streamFrom);
+      if (from < 0) from = at;
+      to = Math.min(end, at + this.#streamBytesLeft);
+      this.#streamBytesLeft -= to - at;
+      this.#streamFrom = 0;
+    }
+    this.#from = -1;
+    if (from < 0) to = from;
+    this.#responseBytes += to - from;
+    this.#relay.recorder.toClient(this.#request, bytes, start, end, from, to);
     this.#relay.sendToClient(bytes, start, end);
   }
 
   emit(replacement: Uint8Array | undefined): void {
-    if (replacement !== undefined && replacement.length > 0) this.run(replacement, 0, replacement.length);
+    if (replacement !== undefined && replacement.length > 0) {
+      if (this.#replacesResponse) this.#belongs(0, replacement.length);
+      this.run(replacement, 0, replacement.length);
+    }
+    this.#replacesResponse = false;
+    if (this.#due !== 0) this.#settle();
+  }
+
+  /** bytes[start, end) of the present read are part of the response to #request. */
+  #belongs(start: number, end: number): void {
+    if (this.#from < 0) this.#from = start;
+    this.#to = end;
+  }
+
+  /** Every byte of the operation that has ended was handed to the recorder. */
+  #settle(): void {
+    this.#relay.recorder.outcome(this.#due, this.#dueOutcome, this.#dueRows, this.#responseBytes, this.#dueFailed, this.#dueMasked);
+    this.#due = 0;
+    this.#responseBytes = 0;
+    this.#dueFailed = undefined;
+    this.#dueMasked = undefined;
   }
 
   message(type: number, bytes: Uint8Array, start: number, end: number, available: number): number {
@@ -93,9 +154,14 @@ export class BackendReader implements MessageVisitor {
           throw unexpected("DataRow");
         head.rows += 1;
         this.#request = head.request;
-        return head.masks ? this.#row(head, bytes, start, end, available) : FORWARD;
+        if (head.masks && this.#row(head, bytes, start, end, available) === REPLACE) {
+          this.#replacesResponse = true;
+          return REPLACE;
+        }
+        this.#belongs(start, end);
+        return FORWARD;
       case TYPE.readyForQuery:
-        return this.#ready(head, bytes[start + 5]);
+        return this.#ready(head, bytes[start + 5], start, end);
       case TYPE.commandComplete:
       case TYPE.emptyQueryResponse:
       case TYPE.portalSuspended:
@@ -121,7 +187,7 @@ export class BackendReader implements MessageVisitor {
         return this.#error(head, bytes, start, end);
       case TYPE.noticeResponse:
         this.replacement = this.#maskedError(head, bytes, start, end);
-        return this.replacement === undefined ? FORWARD : REPLACE;
+        return this.#answers(head, start, end);
       case TYPE.parameterStatus:
         return this.#parameterStatus(bytes, start, end);
       case TYPE.notificationResponse:
@@ -132,27 +198,41 @@ export class BackendReader implements MessageVisitor {
         // Nothing was sent behind it (frontend.ts holds it back), so nothing can be taken for COPY data or ignored.
         if (relay.queue.size !== 1) throw unexpected("CopyInResponse");
         relay.copyAnswer(true);
-        return FORWARD;
+        return this.#answers(head, start, end);
       case TYPE.copyOutResponse:
         if (head === undefined || (head.kind !== "query" && head.kind !== "execute") || head.refusal !== undefined)
           throw unexpected("CopyOutResponse");
         // What masks apply to is refused before it runs; this is the second lock on the same door.
         if (head.masks) throw new SluiceError("SLUICE_MASK_IMPOSSIBLE", "COPY data cannot be masked in this version");
         this.#copyOut = true;
-        return FORWARD;
+        return this.#answers(head, start, end);
       case TYPE.copyData:
         if (!this.#copyOut) throw unexpected("CopyData");
         if (head !== undefined) {
           head.rows += 1;
           this.#request = head.request;
         }
+        this.#belongs(start, end);
         return FORWARD;
       case TYPE.copyDone:
         this.#copyOut = false;
-        return FORWARD;
+        return this.#answers(head, start, end);
       default:
         throw unexpected(`message type '${String.fromCharCode(type)}'`);
     }
+  }
+
+  /** A message that is part of the response to `head`, if that is an operation; `replacement` goes out instead where there is one. */
+  #answers(head: Pending | undefined, start: number, end: number): number {
+    const operation =
+      head !== undefined && head.request !== 0 && head.refusal === undefined && (head.kind === "query" || head.kind === "execute");
+    if (operation) this.#request = head.request;
+    if (this.replacement !== undefined) {
+      this.#replacesResponse = operation;
+      return REPLACE;
+    }
+    if (operation) this.#belongs(start, end);
+    return FORWARD;
   }
 
   #simple(head: Pending | undefined, kind: "parse" | "bind" | "close"): number {
@@ -168,7 +248,7 @@ export class BackendReader implements MessageVisitor {
     if (head.kind === "query") {
       this.#request = head.request;
       if (head.masks) this.#plan(head, this.#columns(bytes, start, end), undefined);
-      return FORWARD;
+      return this.#answers(head, start, end);
     }
     if (head.statement !== undefined && this.#relay.policy.masks.length > 0) {
       head.statement.columns = this.#columns(bytes, start, end);
@@ -234,13 +314,13 @@ export class BackendReader implements MessageVisitor {
     if (type === TYPE.commandComplete) this.#tag(head, bytes, start, end);
     this.#actionsFor = undefined;
     this.#copyOut = false;
+    this.#answers(head, start, end);
     if (head.kind === "query") return FORWARD;
     this.#relay.copyAnswer(false);
     if (head.classified !== undefined && head.classified.effects.length > 0) {
       this.#effects.completed(this.#relay, head.classified, false);
     }
-    this.#request = head.request;
-    this.#finish(head, "done", end - start);
+    this.#finish(head, "done");
     this.#relay.queue.shift();
     // In a pipeline, what waits for a schema change does not wait for Sync, which may come behind it.
     this.#relay.answered();
@@ -259,15 +339,20 @@ export class BackendReader implements MessageVisitor {
     if (count !== null && head.rows === 0) head.rows = Number(count[1]);
   }
 
-  #finish(head: Pending, outcome: "done" | "failed" | "cancelled", moreBytes: number): void {
+  /** The operation has ended; what it was is recorded with its last bytes. */
+  #finish(head: Pending, outcome: "done" | "failed" | "cancelled"): void {
     if (head.request === 0 || head.refusal !== undefined) return;
-    const relay = this.#relay;
-    if (head.masked !== undefined) for (const [rule, count] of head.masked) relay.room.counters.maskedBy(rule, count);
-    relay.recorder.outcome(head.request, outcome, head.rows, head.bytes + moreBytes, head.failed, head.masked);
+    if (this.#due !== 0) this.#settle();
+    if (head.masked !== undefined) for (const [rule, count] of head.masked) this.#relay.room.counters.maskedBy(rule, count);
+    this.#due = head.request;
+    this.#dueOutcome = outcome;
+    this.#dueRows = head.rows;
+    this.#dueFailed = head.failed;
+    this.#dueMasked = head.masked;
     head.request = 0;
   }
 
-  #ready(head: Pending | undefined, status: number): number {
+  #ready(head: Pending | undefined, status: number, start: number, end: number): number {
     if (head === undefined || (head.kind !== "query" && head.kind !== "sync")) throw unexpected("ReadyForQuery");
     if (head.refusal !== undefined && head.failed === undefined) throw unexpected("answer to a refused statement");
     const relay = this.#relay;
@@ -275,7 +360,8 @@ export class BackendReader implements MessageVisitor {
       if (head.classified !== undefined && head.classified.effects.length > 0)
         this.#effects.completed(relay, head.classified, head.failed !== undefined);
       if (head.failed !== undefined && head.undo !== undefined) head.undo();
-      this.#finish(head, head.failed === undefined ? "done" : head.failed.code === "57014" ? "cancelled" : "failed", 6);
+      this.#answers(head, start, end);
+      this.#finish(head, head.failed === undefined ? "done" : head.failed.code === "57014" ? "cancelled" : "failed");
     }
     relay.queue.shift();
     if (relay.queue.size === 0) relay.copyAnswer(false);
@@ -291,7 +377,8 @@ export class BackendReader implements MessageVisitor {
     }
     relay.answered();
     this.#becameIdle = true;
-    return FORWARD;
+    // As in #completed.
+    return relay.queue.size > 0 ? FORWARD_AND_ADD : FORWARD;
   }
 
   #error(head: Pending | undefined, bytes: Uint8Array, start: number, end: number): number {
@@ -310,7 +397,7 @@ export class BackendReader implements MessageVisitor {
     this.#copyOut = false;
     this.#effects.errored();
     if (head.refusal !== undefined && !fatal) this.replacement = head.refusal;
-    const answer = this.replacement === undefined ? FORWARD : REPLACE;
+    const answer = this.#answers(head, start, end);
     // Whether the server read a Sync among the data before or after it failed cannot be known.
     if (relay.copyIn && relay.syncsInCopy > 0 && !fatal)
       throw new SluiceError("SLUICE_PROTOCOL_VIOLATION", "Sync among COPY data that failed");
@@ -334,7 +421,7 @@ export class BackendReader implements MessageVisitor {
     if (from <= start + 5 || from >= end || bytes[end - 1] !== 0) throw unexpected("malformed message");
     const { masker } = this.#relay;
     this.replacement = masker?.scans === true ? maskedString(bytes, start, from, end, masker) : undefined;
-    return this.replacement === undefined ? FORWARD : REPLACE;
+    return this.#answers(this.#relay.queue.head(), start, end);
   }
 
   /** The server ignores everything up to Sync, a Query too: nothing of it happened. */
@@ -350,7 +437,11 @@ export class BackendReader implements MessageVisitor {
       if (entry.classified !== undefined && entry.classified.effects.length > 0)
         this.#effects.completed(this.#relay, entry.classified, true);
       if (entry !== failed && entry.request !== 0) entry.failed = { code: "25P02", message: "skipped after an earlier error" };
-      this.#finish(entry, failed.failed?.code === "57014" ? "cancelled" : "failed", 0);
+      const outcome = failed.failed?.code === "57014" ? "cancelled" : "failed";
+      if (entry === failed) this.#finish(entry, outcome);
+      else if (entry.request !== 0 && entry.refusal === undefined) {
+        this.#relay.recorder.outcome(entry.request, outcome, 0, 0, entry.failed, undefined);
+      }
     }
     for (let index = 0; index < count; index += 1) queue.shift();
     this.#relay.answered();

@@ -21,8 +21,11 @@ export const HOLD = 3;
 export interface MessageVisitor {
   /** Largest body-and-length (the wire's length field) accepted for this type; 0 refuses the type. Called before anything is kept. */
   limit(type: number): number;
-  /** True: a message that does not fit the current read is passed through piece by piece, without message(). */
-  streams(type: number, length: number): boolean;
+  /**
+   * True: a message that does not fit the current read is passed through piece by piece, without message(). It begins at `at` of
+   * the bytes that the next run() brings.
+   */
+  streams(type: number, length: number, at: number): boolean;
   /** One whole message, bytes[start, end); the same buffer holds more of the stream up to `available`. */
   message(type: number, bytes: Uint8Array, start: number, end: number, available: number): number;
   replacement: Uint8Array | undefined;
@@ -117,7 +120,7 @@ export class MessageFramer {
       this.#assembledBytes === HEADER_BYTES &&
       total > HEADER_BYTES &&
       total > HEADER_BYTES + (end - start) &&
-      this.#visitor.streams(type, length)
+      this.#visitor.streams(type, length, 0)
     ) {
       this.#assembledBytes = 0;
       this.#visitor.run(assembly, 0, HEADER_BYTES);
@@ -160,7 +163,7 @@ export class MessageFramer {
       const length = this.#length(type, bytes, start + 1);
       const next = start + length + 1;
       if (next > end) {
-        if (!visitor.streams(type, length)) break;
+        if (!visitor.streams(type, length, start)) break;
         this.#streamBytesLeft = next - end;
         visitor.run(bytes, runStart, end);
         return;

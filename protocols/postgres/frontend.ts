@@ -433,6 +433,8 @@ export class FrontendReader implements MessageVisitor {
     entry.decision = decision;
     entry.refusal = refusalResponse(refusal, requestName);
     this.replacement = kind === "query" ? REFUSED_QUERY : REFUSED_PARSE;
+    // The server will fail what it gets instead, and ignores all up to Sync.
+    if (kind !== "query") relay.skipping = true;
     return REPLACE;
   }
 
@@ -444,6 +446,7 @@ export class FrontendReader implements MessageVisitor {
     const sqlState = what === "portal" ? "34000" : "26000";
     entry.refusal = errorResponse({ severity: "ERROR", sqlState, message: `${what} "${name}" does not exist` });
     this.replacement = REFUSED_PARSE;
+    this.#relay.skipping = true;
     return REPLACE;
   }
 }

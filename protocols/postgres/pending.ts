@@ -25,7 +25,6 @@ export class Pending {
   refusal: Uint8Array | undefined;
   failed: { code: string; message: string } | undefined;
   rows = 0;
-  bytes = 0;
   /** Bytes of Bind parameters kept for it. */
   parameterBytes = 0;
   masked: Map<string, number> | undefined;
@@ -55,7 +54,6 @@ export class Pending {
     this.refusal = undefined;
     this.failed = undefined;
     this.rows = 0;
-    this.bytes = 0;
     this.parameterBytes = 0;
     this.masked = undefined;
     this.masks = false;

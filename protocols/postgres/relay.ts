@@ -10,7 +10,7 @@ import type { Catalogue } from "./catalogue.ts";
 import { type DecisionContext, type DecisionContexts, identityKey } from "./decide.ts";
 import { fatalResponse } from "./deny.ts";
 import { FrontendReader } from "./frontend.ts";
-import { type Pending, PendingQueue } from "./pending.ts";
+import { PendingQueue } from "./pending.ts";
 import { SearchPath } from "./search-path.ts";
 import type { Classifier } from "./sql/types.ts";
 import { NamedObjects } from "./statements.ts";
@@ -424,7 +424,7 @@ export class Relay {
     this.#backend.stop();
     if (cancel) this.#options.cancelUpstream();
     try {
-      for (let index = 0; index < this.queue.size; index += 1) this.#settle(this.queue.at(index), outcome, reason);
+      for (let index = 0; index < this.queue.size; index += 1) this.#settle(index, outcome, reason);
       this.recorder.close(reason);
     } catch (error) {
       this.room.fault("record", error);
@@ -435,10 +435,12 @@ export class Relay {
     this.#resolveClosed(reason);
   }
 
-  #settle(entry: Pending, outcome: "cancelled" | "killed" | "failed" | "unknown", reason: string): void {
+  #settle(index: number, outcome: "cancelled" | "killed" | "failed" | "unknown", reason: string): void {
+    const entry = this.queue.at(index);
     if (entry.request === 0 || entry.refusal !== undefined) return;
+    const bytes = index === 0 ? this.#backend.responseBytes : 0;
     const code = outcome === "failed" ? "08006" : "57014";
-    this.recorder.outcome(entry.request, outcome, entry.rows, entry.bytes, { code, message: reason }, entry.masked);
+    this.recorder.outcome(entry.request, outcome, entry.rows, bytes, { code, message: reason }, entry.masked);
   }
 }
 

@@ -76,7 +76,7 @@ test("too little free space stops sessions before LMDB meets a full disk", { tim
   const chunk = Buffer.alloc(65_536);
   let thrown: unknown;
   for (let count = 0; count < 1_000 && thrown === undefined; count += 1) {
-    session.toClient(request, chunk, 0, chunk.length);
+    session.toClient(request, chunk, 0, chunk.length, 0, chunk.length);
     try {
       recorder.commit();
     } catch (error) {

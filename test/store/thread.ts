@@ -15,7 +15,7 @@ function batch(): void {
     count += 1;
     const request = query(session, decision, `${round}-${count}`);
     recorder.commit();
-    if (!recorder.congested) session.toClient(request, bytes, 0, bytes.length);
+    if (!recorder.congested) session.toClient(request, bytes, 0, bytes.length, 0, bytes.length);
     done(session, request);
   }
   if (count === 1_000) parentPort?.postMessage("busy");
