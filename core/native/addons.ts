@@ -3,7 +3,7 @@ import { join } from "node:path";
 import { SluiceError } from "../errors.ts";
 import type { PatternSet } from "./matcher.ts";
 
-/** What the C++ side exports; see acceptor.cc and matcher.cc. The typed wrappers are acceptor.ts and matcher.ts. */
+/** What the C++ side exports; see acceptor.cc, matcher.cc and pump.cc. The typed wrappers are acceptor.ts, matcher.ts and pump.ts. */
 export interface AcceptorAddon {
   listen(host: string, port: number, backlog: number): { fd: number; port: number };
   accept(fd: number, callback: (fds: readonly number[], exhausted: number) => void): void;
@@ -16,6 +16,27 @@ export interface AcceptorAddon {
 export interface MatcherAddon {
   compile(set: PatternSet): object;
   scan(database: object, bytes: Uint8Array, start: number, end: number, flags: Uint32Array): number;
+}
+
+export interface PumpAddon {
+  open(
+    slab: Uint8Array,
+    page: Uint8Array,
+    events: Int32Array,
+    runs: Int32Array,
+    slots: Int32Array,
+    lowBytes: number,
+    callback: (eventCount: number) => void,
+  ): number;
+  adopt(pump: number, fd: number): number;
+  connect(pump: number, hostOrPath: string, portOrMinusOne: number): number;
+  peer(pump: number, slot: number): string;
+  send(pump: number, runCount: number): number;
+  sendNow(pump: number, slot: number, bytes: Uint8Array): number;
+  finish(pump: number, slot: number): boolean;
+  rearm(pump: number, slot: number): number;
+  close(pump: number, slot: number): void;
+  release(pump: number, slot: number): { fd: number; unsent: Uint8Array };
 }
 
 const require = createRequire(import.meta.url);
@@ -37,3 +58,6 @@ export const loadAcceptor = (): AcceptorAddon => load<AcceptorAddon>("sluice_acc
 
 /** @throws SluiceError SLUICE_INTERNAL when it is not built */
 export const loadMatcher = (): MatcherAddon => load<MatcherAddon>("sluice_matcher");
+
+/** @throws SluiceError SLUICE_INTERNAL when it is not built */
+export const loadPump = (): PumpAddon => load<PumpAddon>("sluice_pump");

@@ -1,4 +1,4 @@
-# Two addons over plain Node-API. Built by build.ts.
+# Three addons over plain Node-API. Built by build.ts.
 {
   "target_defaults": {
     "cflags": ["-Wall", "-Wextra", "-O2", "-fvisibility=hidden"],
@@ -8,6 +8,7 @@
   },
   "targets": [
     { "target_name": "sluice_acceptor", "sources": ["acceptor.cc"] },
-    { "target_name": "sluice_matcher", "sources": ["matcher.cc"] },
+    { "target_name": "sluice_matcher", "sources": ["matcher.cc"], "cflags": ["-O3"] },
+    { "target_name": "sluice_pump", "sources": ["pump.cc", "pump_socket.cc"] },
   ],
 }

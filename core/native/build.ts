@@ -12,12 +12,18 @@ import { promisify } from "node:util";
 export interface NativeBuild {
   readonly acceptor: "built" | "present";
   readonly matcher: "built" | "present";
+  readonly pump: "built" | "present";
 }
 
 const HERE = import.meta.dirname;
 const OUTPUT = join(HERE, "build", "Release");
 const STAMP = join(HERE, "build", "sluice.stamp");
-const SOURCES = ["binding.gyp", "napi_util.h", "digits.h", "literals.h", "acceptor.cc", "matcher.cc", "build.ts"];
+const SOURCES = [
+  ...["binding.gyp", "build.ts", "napi_util.h", "acceptor.cc"],
+  ...["matcher.cc", "digits.h", "literals.h"],
+  ...["pump.cc", "pump.h", "pump_backlog.h", "pump_socket.cc"],
+];
+const ADDONS = ["sluice_acceptor", "sluice_matcher", "sluice_pump"];
 
 const run = promisify(execFile);
 const require = createRequire(import.meta.url);
@@ -72,7 +78,7 @@ async function locked<Result>(work: () => Promise<Result>): Promise<Result> {
 }
 
 function isCurrent(stamp: string): boolean {
-  return existsSync(STAMP) && readFileSync(STAMP, "utf8") === stamp && isBuilt("sluice_acceptor") && isBuilt("sluice_matcher");
+  return existsSync(STAMP) && readFileSync(STAMP, "utf8") === stamp && ADDONS.every(isBuilt);
 }
 
 /**
@@ -82,11 +88,11 @@ function isCurrent(stamp: string): boolean {
  */
 export async function buildNative(options: { quiet: boolean }): Promise<NativeBuild> {
   const stamp = currentStamp();
-  if (isCurrent(stamp)) return { acceptor: "present", matcher: "present" };
+  if (isCurrent(stamp)) return { acceptor: "present", matcher: "present", pump: "present" };
   return locked(async () => {
     // Another process may have built meanwhile.
     if (!isCurrent(stamp)) await build(stamp, options.quiet);
-    return { acceptor: "built", matcher: "built" };
+    return { acceptor: "built", matcher: "built", pump: "built" };
   });
 }
 

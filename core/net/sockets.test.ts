@@ -2,134 +2,29 @@ import assert from "node:assert/strict";
 import { execFileSync } from "node:child_process";
 import { once } from "node:events";
 import { mkdtempSync, readFileSync, rmSync } from "node:fs";
-import type { AddressInfo, Server, Socket } from "node:net";
+import type { AddressInfo, Socket } from "node:net";
 import { connect, createServer } from "node:net";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { after, before, describe, test } from "node:test";
 import { connect as connectTls } from "node:tls";
 import { LIMITS } from "../limits.ts";
-import { createSocketTransport } from "./sockets.ts";
-import type { TlsServerOptions, Transport, Wire, WireHandler } from "./types.ts";
+import { buildNative } from "../native/build.ts";
+import { bytesOf, closeAll, Events, listen, listenAdopting, newTransport, relay, send, servers, until } from "./rig.ts";
+import type { TransportName } from "./transport.ts";
+import type { TlsServerOptions, Transport, Wire } from "./types.ts";
 
-/** A wire's events as a test sees them. */
-class Events implements WireHandler {
-  readonly received: Buffer[] = [];
-  drains = 0;
-  ends = 0;
-  closes = 0;
-  unrecorded = 0;
-  error: Error | undefined;
-  onBytes: (bytes: Buffer) => void = () => {};
-  onEnded: () => void = () => {};
-  onDrained: () => void = () => {};
-  readonly closed: Promise<void>;
-  #tellClosed: () => void = () => {};
+before(() => buildNative({ quiet: true }));
+after(closeAll);
 
-  constructor() {
-    this.closed = new Promise((resolve) => {
-      this.#tellClosed = resolve;
-    });
-  }
-  onData(bytes: Uint8Array, start: number, end: number): void {
-    const copy = Buffer.from(bytes.subarray(start, end));
-    this.received.push(copy);
-    this.onBytes(copy);
-  }
-  onDrain(): void {
-    this.drains += 1;
-    this.onDrained();
-  }
-  onEnd(): void {
-    this.ends += 1;
-    this.onEnded();
-  }
-  onClose(error: Error | undefined): void {
-    this.closes += 1;
-    this.error = error;
-    this.#tellClosed();
-  }
-  onUnrecorded(): void {
-    this.unrecorded += 1;
-  }
-  get text(): string {
-    return Buffer.concat(this.received).toString();
-  }
+for (const name of ["sockets", "pump"] as const) {
+  describe(`transport over ${name}`, () => plaintext(name));
+  describe(`TLS over ${name}`, () => tls(name));
 }
 
-const servers: Server[] = [];
-const transports: Transport[] = [];
-/** Accepting handles; their descriptors belong to the transport, so they must never be closed or collected. */
-const accepted: Socket[] = [];
-
-after(() => {
-  for (const transport of transports) transport.close();
-  for (const server of servers) server.close();
-});
-
-function newTransport(): Transport {
-  const transport = createSocketTransport();
-  transports.push(transport);
-  return transport;
-}
-
-async function listen(onSocket: (socket: Socket) => void, options: object = { allowHalfOpen: true }): Promise<number> {
-  const server = createServer(options, onSocket);
-  servers.push(server);
-  await once(server.listen(0, "127.0.0.1"), "listening");
-  return (server.address() as AddressInfo).port;
-}
-
-/** A listener whose connections the transport adopts by descriptor, as the acceptor hands them over. */
-async function listenAdopting(transport: Transport, onWire: (wire: Wire) => void): Promise<number> {
-  return listen(
-    (socket) => {
-      accepted.push(socket);
-      onWire(transport.adopt((socket as unknown as { _handle: { fd: number } })._handle.fd));
-    },
-    { pauseOnConnect: true, allowHalfOpen: true },
-  );
-}
-
-async function until(condition: () => boolean, what: string, millis = 5_000): Promise<void> {
-  const end = Date.now() + millis;
-  while (!condition()) {
-    if (Date.now() > end) assert.fail(`not within ${millis} ms: ${what}`);
-    await new Promise((resolve) => setTimeout(resolve, 2));
-  }
-}
-
-const bytesOf = (text: string): Uint8Array => Buffer.from(text);
-const send = (wire: Wire, text: string): void => wire.write(bytesOf(text), 0, Buffer.byteLength(text));
-
-/** client ↔ adopted wire ↔ connected wire ↔ server: the shape of a session. */
-async function relay(transport: Transport, serverPort: number): Promise<number> {
-  return listenAdopting(transport, async (front) => {
-    const back = new Promise<Wire>((resolve) => {
-      void transport.connect({ host: "127.0.0.1", port: serverPort }, 1_000).then(resolve);
-    });
-    const early: Buffer[] = [];
-    const pump = (from: Wire, to: Wire): WireHandler => ({
-      onData: (bytes, start, end) => {
-        to.write(bytes, start, end);
-        if (to.backlogBytes >= LIMITS.backlogHighBytes) from.pause();
-      },
-      onDrain: () => to.resume(),
-      onEnd: () => to.end(),
-      onClose: () => to.destroy(),
-      onUnrecorded: () => from.destroy(),
-    });
-    front.handler = { ...pump(front, front), onData: (bytes, start, end) => void early.push(Buffer.from(bytes.subarray(start, end))) };
-    const other = await back;
-    front.handler = pump(front, other);
-    other.handler = pump(other, front);
-    for (const bytes of early) other.write(bytes, 0, bytes.length);
-  });
-}
-
-describe("socket transport", () => {
+function plaintext(name: TransportName): void {
   test("relays through two wires, byte by byte and in bulk, and keeps half-close", { timeout: 20_000 }, async () => {
-    const transport = newTransport();
+    const transport = newTransport(name);
     const echo = await listen((socket) => socket.pipe(socket));
     const client = connect({ port: await relay(transport, echo), host: "127.0.0.1", allowHalfOpen: true });
     const got: Buffer[] = [];
@@ -151,7 +46,7 @@ describe("socket transport", () => {
   test("a peer that never reads stops the opposite side; memory stays bounded, and onDrain starts it again", {
     timeout: 20_000,
   }, async () => {
-    const transport = newTransport();
+    const transport = newTransport(name);
     let sink: Socket | undefined;
     const port = await listen((socket) => {
       sink = socket;
@@ -193,7 +88,7 @@ describe("socket transport", () => {
   });
 
   test("small writes to a blocked peer arrive unchanged although the page is used again", { timeout: 20_000 }, async () => {
-    const transport = newTransport();
+    const transport = newTransport(name);
     let sink: Socket | undefined;
     const port = await listen((socket) => {
       sink = socket;
@@ -223,7 +118,7 @@ describe("socket transport", () => {
   });
 
   test("a slow reader of small writes holds their bytes, not a page for each", { timeout: 20_000 }, async () => {
-    const transport = newTransport();
+    const transport = newTransport(name);
     const port = await listen((socket) => socket.pause());
     const wire = await transport.connect({ host: "127.0.0.1", port }, 1_000);
     wire.handler = new Events();
@@ -243,7 +138,7 @@ describe("socket transport", () => {
   });
 
   test("last words on a paused wire: it still notices that the peer has gone", { timeout: 10_000 }, async () => {
-    const transport = newTransport();
+    const transport = newTransport(name);
     const events = new Events();
     let wire: Wire | undefined;
     const port = await listenAdopting(transport, (adopted) => {
@@ -263,7 +158,7 @@ describe("socket transport", () => {
   });
 
   test("what is staged leaves only after beforeSend, once a batch; one write is larger than the page", { timeout: 20_000 }, async () => {
-    const transport = newTransport();
+    const transport = newTransport(name);
     let batches = 0;
     transport.beforeSend = () => {
       batches += 1;
@@ -284,7 +179,7 @@ describe("socket transport", () => {
   });
 
   test("a failing beforeSend sends nothing, tells each wire once and shuts it, other batches go on", { timeout: 10_000 }, async () => {
-    const transport = newTransport();
+    const transport = newTransport(name);
     const got: string[] = [];
     const port = await listen((socket) => socket.on("data", (chunk: Buffer) => got.push(chunk.toString())));
     const wires = await Promise.all([1, 2, 3].map(() => transport.connect({ host: "127.0.0.1", port }, 1_000)));
@@ -309,7 +204,7 @@ describe("socket transport", () => {
   });
 
   test("an exception in a handler ends its wire only", { timeout: 10_000 }, async () => {
-    const transport = newTransport();
+    const transport = newTransport(name);
     const faults: unknown[] = [];
     transport.onFault = (error) => faults.push(error);
     const port = await listen((socket) => socket.pipe(socket));
@@ -334,7 +229,7 @@ describe("socket transport", () => {
   });
 
   test("a reset closes once, with its error; destroy twice is one close", { timeout: 10_000 }, async () => {
-    const transport = newTransport();
+    const transport = newTransport(name);
     const events = new Events();
     const port = await listenAdopting(transport, (wire) => {
       wire.handler = events;
@@ -361,7 +256,7 @@ describe("socket transport", () => {
   });
 
   test("last words arrive although the peer keeps sending, and the wire closes within its linger", { timeout: 10_000 }, async () => {
-    const transport = newTransport();
+    const transport = newTransport(name);
     const events = new Events();
     const port = await listenAdopting(transport, (wire) => {
       wire.handler = events;
@@ -385,7 +280,7 @@ describe("socket transport", () => {
   });
 
   test("addresses, refused connections, deadlines and Unix sockets", { timeout: 10_000 }, async () => {
-    const transport = newTransport();
+    const transport = newTransport(name);
     const folder = mkdtempSync(join(tmpdir(), "sluice-net-"));
     const path = join(folder, "s");
     const server = createServer((socket) => socket.pipe(socket));
@@ -416,7 +311,7 @@ describe("socket transport", () => {
   });
 
   test("thousands of wires close, each once", { timeout: 30_000 }, async () => {
-    const transport = newTransport();
+    const transport = newTransport(name);
     const all: Events[] = [];
     const port = await listenAdopting(transport, (wire) => {
       const events = new Events();
@@ -440,9 +335,9 @@ describe("socket transport", () => {
     }
     await until(() => all.length === total && all.every((events) => events.closes === 1), "every wire closed once", 10_000);
   });
-});
+}
 
-describe("TLS", () => {
+function tls(name: TransportName): void {
   let folder = "";
   let options: TlsServerOptions;
   let ca = "";
@@ -485,7 +380,7 @@ describe("TLS", () => {
   }
 
   test("server side after a plaintext request, client side with startTls, bulk both ways, half-close", { timeout: 20_000 }, async () => {
-    const transport = newTransport();
+    const transport = newTransport(name);
     const port = await tlsPort(transport, {}, new Events());
     const wire = await transport.connect({ host: "127.0.0.1", port }, 1_000);
     const plain = new Events();
@@ -508,7 +403,7 @@ describe("TLS", () => {
   });
 
   test("direct TLS: the ClientHello was already read; ALPN is demanded", { timeout: 20_000 }, async () => {
-    const transport = newTransport();
+    const transport = newTransport(name);
     const failures: unknown[] = [];
     const port = await tlsPort(transport, { requireAlpn: true }, new Events(), failures);
     const good = connectTls({ port, host: "127.0.0.1", ca, ALPNProtocols: ["postgresql"] });
@@ -528,7 +423,7 @@ describe("TLS", () => {
   });
 
   test("garbage, a vanishing peer and a wrong certificate reject the handshake and close the wire", { timeout: 20_000 }, async () => {
-    const transport = newTransport();
+    const transport = newTransport(name);
     const failures: unknown[] = [];
     const events = new Events();
     const port = await tlsPort(transport, {}, events, failures);
@@ -565,7 +460,7 @@ describe("TLS", () => {
   });
 
   test("a TLS peer that does not read: bytes arrive unchanged although the page is used again", { timeout: 20_000 }, async () => {
-    const transport = newTransport();
+    const transport = newTransport(name);
     const events = new Events();
     let server: Wire | undefined;
     const port = await listenAdopting(transport, (wire) => {
@@ -596,4 +491,4 @@ describe("TLS", () => {
     assert.ok(Buffer.concat(got).equals(Buffer.concat(expected)));
     client.destroy();
   });
-});
+}

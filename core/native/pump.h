@@ -1,0 +1,102 @@
+// The pump's state and the operations on one connection. pump.cc drives them from the event loop and JavaScript.
+#pragma once
+
+#include <node_api.h>
+#include <stdint.h>
+#include <sys/epoll.h>
+#include <sys/uio.h>
+#include <uv.h>
+
+#include <vector>
+
+#include "pump_backlog.h"
+
+namespace sluice {
+
+constexpr int kReadyMax = 128;              // connections of one round
+constexpr int kEventsMax = 3 * kReadyMax;   // one connection has three events a round at most
+constexpr int kEventWords = 5;              // slot, generation, flags, start (or errno), end
+constexpr size_t kReadMax = 64 << 10;       // bytes read from one connection a round
+constexpr int kRunWords = 3;                // slot, start, end
+constexpr int kSlotWords = 4;               // words of one slot in the table shared with JavaScript:
+constexpr int kSlotPending = 0;             //   bytes not yet taken by the kernel
+constexpr int kSlotControl = 1;             //   bits below
+constexpr int kSlotGeneration = 2;          //   tells an event of a slot's earlier owner
+constexpr int kSlotError = 3;               //   errno of the last failed send
+constexpr int32_t kControlPaused = 1;       // set by JavaScript: do not read
+constexpr int32_t kControlDisarmed = 2;     // set here: reading has stopped in the kernel too; rearm() starts it again
+
+enum EventFlag : int32_t {
+  kData = 1,        // slab[start, end)
+  kEnd = 2,         // the peer's FIN
+  kError = 4,       // errno in start
+  kDrained = 8,     // the backlog fell under the low mark
+  kFinished = 16,   // our FIN has gone out
+  kConnected = 32,
+};
+
+struct Connection {
+  int fd = -1;
+  uint32_t interest = 0;  // what epoll was told; 0: not in its set
+  bool connecting = false;
+  bool ended = false;     // the peer's FIN was read
+  bool finOrdered = false;
+  bool finSent = false;
+  Backlog backlog;
+};
+
+// One transport. Everything is used by the thread of its environment only.
+struct Pump {
+  napi_env env;
+  void* addon;
+  int epollFd;
+  uv_poll_t poll;
+  bool handleOpen;
+  bool closing;
+  napi_ref callback;
+  napi_ref memory;  // keeps the arrays below alive
+  uint8_t* slab;
+  size_t slabBytes;
+  const uint8_t* page;
+  size_t pageBytes;
+  int32_t* events;
+  const int32_t* runs;
+  size_t runsMax;
+  int32_t* slots;
+  int slotsMax;
+  size_t lowBytes;
+
+  std::vector<Connection> connections;
+  std::vector<int> freeSlots;
+  int live;
+
+  epoll_event ready[kReadyMax];
+  int readyCount;
+  int readyNext;
+  int eventCount;
+  size_t slabUsed;
+
+  int32_t* slot(int index) { return slots + index * kSlotWords; }
+};
+
+inline Connection* connectionAt(Pump* pump, int64_t slot) {
+  if (slot < 0 || slot >= static_cast<int64_t>(pump->connections.size()) || pump->connections[slot].fd < 0) return nullptr;
+  return &pump->connections[slot];
+}
+
+void addEvent(Pump* pump, int slot, int32_t flags, int32_t start, int32_t end);
+
+// A slot for `fd`, which it owns from then on; -1 when all are in use (the descriptor is then the caller's again).
+int takeSlot(Pump* pump, int fd);
+// Close the descriptor, or give it back when `keep`; the slot is free and its generation over.
+int releaseSlot(Pump* pump, int slot, bool keep);
+// Tell epoll what the connection's state asks for. Returns 0 or errno.
+int updateInterest(Pump* pump, int slot);
+// Send the parts or put them in the backlog. Returns 0 or errno; what fails is dropped.
+int sendParts(Pump* pump, int slot, iovec* parts, int count);
+// FIN after the backlog. Returns true when it has gone out.
+bool orderFin(Pump* pump, int slot);
+// What epoll reported: finish connecting, send the backlog, read once.
+void serveReady(Pump* pump, int slot, uint32_t ready);
+
+}  // namespace sluice

@@ -1,0 +1,216 @@
+// Operations on one connection: read once into the slab, send now or later, close. Nothing here calls JavaScript.
+
+#include <errno.h>
+#include <limits.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
+#include "pump.h"
+
+namespace sluice {
+namespace {
+
+// Chunks of a backlog handed to the kernel in one call.
+constexpr int kBacklogParts = 16;
+
+void setPending(Pump* pump, int slot) {
+  pump->slot(slot)[kSlotPending] = static_cast<int32_t>(pump->connections[slot].backlog.bytes());
+}
+
+ssize_t sendOnce(int fd, iovec* parts, int count) {
+  msghdr message = {};
+  message.msg_iov = parts;
+  message.msg_iovlen = static_cast<size_t>(count);
+  for (;;) {
+    ssize_t sent = count == 1 ? send(fd, parts[0].iov_base, parts[0].iov_len, MSG_NOSIGNAL | MSG_DONTWAIT)
+                              : sendmsg(fd, &message, MSG_NOSIGNAL | MSG_DONTWAIT);
+    if (sent >= 0 || errno != EINTR) return sent;
+  }
+}
+
+int failSend(Pump* pump, int slot, int error) {
+  pump->connections[slot].backlog.clear();
+  setPending(pump, slot);
+  pump->slot(slot)[kSlotError] = error;
+  return error;
+}
+
+void sendFin(Connection* connection) {
+  // A peer that is gone already shows when it is read from.
+  shutdown(connection->fd, SHUT_WR);
+  connection->finSent = true;
+}
+
+void finishConnecting(Pump* pump, int slot, uint32_t ready) {
+  Connection* connection = &pump->connections[slot];
+  int error = 0;
+  socklen_t length = sizeof error;
+  if (getsockopt(connection->fd, SOL_SOCKET, SO_ERROR, &error, &length) != 0) error = errno;
+  if (error == 0 && (ready & EPOLLOUT) == 0) return;
+  if (error == 0) {
+    connection->connecting = false;
+    error = updateInterest(pump, slot);
+  }
+  if (error == 0) addEvent(pump, slot, kConnected, 0, 0);
+  else addEvent(pump, slot, kError, error, 0);
+}
+
+void sendBacklog(Pump* pump, int slot) {
+  Connection* connection = &pump->connections[slot];
+  size_t before = connection->backlog.bytes();
+  iovec parts[kBacklogParts];
+  int count = connection->backlog.front(parts, kBacklogParts);
+  ssize_t sent = sendOnce(connection->fd, parts, count);
+  if (sent < 0) {
+    if (errno != EAGAIN && errno != EWOULDBLOCK) addEvent(pump, slot, kError, failSend(pump, slot, errno), 0);
+    return;
+  }
+  connection->backlog.consume(static_cast<size_t>(sent));
+  setPending(pump, slot);
+  int32_t flags = 0;
+  if (before >= pump->lowBytes && connection->backlog.bytes() < pump->lowBytes) flags |= kDrained;
+  if (connection->backlog.empty()) {
+    if (connection->finOrdered && !connection->finSent) {
+      sendFin(connection);
+      flags |= kFinished;
+    }
+    int error = updateInterest(pump, slot);
+    if (error != 0) return addEvent(pump, slot, kError, error, 0);
+  }
+  if (flags != 0) addEvent(pump, slot, flags, 0, 0);
+}
+
+void readOnce(Pump* pump, int slot) {
+  Connection* connection = &pump->connections[slot];
+  uint8_t* at = pump->slab + pump->slabUsed;
+  ssize_t count;
+  do count = recv(connection->fd, at, kReadMax, MSG_DONTWAIT);
+  while (count < 0 && errno == EINTR);
+  if (count > 0) {
+    int32_t start = static_cast<int32_t>(pump->slabUsed);
+    pump->slabUsed += static_cast<size_t>(count);
+    return addEvent(pump, slot, kData, start, static_cast<int32_t>(pump->slabUsed));
+  }
+  if (count < 0) {
+    if (errno != EAGAIN && errno != EWOULDBLOCK) addEvent(pump, slot, kError, errno, 0);
+    return;
+  }
+  connection->ended = true;
+  int error = updateInterest(pump, slot);
+  addEvent(pump, slot, kEnd, 0, 0);
+  if (error != 0) addEvent(pump, slot, kError, error, 0);
+}
+
+}  // namespace
+
+void addEvent(Pump* pump, int slot, int32_t flags, int32_t start, int32_t end) {
+  int32_t* event = pump->events + pump->eventCount * kEventWords;
+  event[0] = slot;
+  event[1] = pump->slot(slot)[kSlotGeneration];
+  event[2] = flags;
+  event[3] = start;
+  event[4] = end;
+  pump->eventCount++;
+}
+
+int takeSlot(Pump* pump, int fd) {
+  int slot;
+  if (!pump->freeSlots.empty()) {
+    slot = pump->freeSlots.back();
+    pump->freeSlots.pop_back();
+  } else {
+    slot = static_cast<int>(pump->connections.size());
+    if (slot >= pump->slotsMax) return -1;
+    pump->connections.emplace_back();
+  }
+  pump->connections[slot] = Connection();
+  pump->connections[slot].fd = fd;
+  int32_t* shared = pump->slot(slot);
+  shared[kSlotPending] = shared[kSlotControl] = shared[kSlotError] = 0;
+  if (pump->live++ == 0) uv_ref(reinterpret_cast<uv_handle_t*>(&pump->poll));
+  return slot;
+}
+
+int releaseSlot(Pump* pump, int slot, bool keep) {
+  Connection* connection = &pump->connections[slot];
+  int fd = connection->fd;
+  if (keep) {
+    if (connection->interest != 0) epoll_ctl(pump->epollFd, EPOLL_CTL_DEL, fd, nullptr);
+  } else {
+    close(fd);  // takes it out of the epoll set as well
+  }
+  connection->backlog.clear();
+  connection->fd = -1;
+  int32_t* shared = pump->slot(slot);
+  shared[kSlotGeneration] = (shared[kSlotGeneration] + 1) & INT32_MAX;
+  pump->freeSlots.push_back(slot);
+  if (--pump->live == 0 && pump->handleOpen) uv_unref(reinterpret_cast<uv_handle_t*>(&pump->poll));
+  return fd;
+}
+
+int updateInterest(Pump* pump, int slot) {
+  Connection* connection = &pump->connections[slot];
+  int32_t* control = pump->slot(slot) + kSlotControl;
+  bool reads = !connection->connecting && !connection->ended && (*control & kControlPaused) == 0;
+  uint32_t wanted = 0;
+  if (reads) wanted |= EPOLLIN;
+  if (connection->connecting || !connection->backlog.empty()) wanted |= EPOLLOUT;
+  *control = reads ? *control & ~kControlDisarmed : *control | kControlDisarmed;
+  if (wanted == connection->interest) return 0;
+  // Nothing wanted takes it out altogether: epoll would go on reporting errors and hang-ups otherwise.
+  int operation = connection->interest == 0 ? EPOLL_CTL_ADD : wanted == 0 ? EPOLL_CTL_DEL : EPOLL_CTL_MOD;
+  epoll_event event = {};
+  event.events = wanted;
+  event.data.u64 = static_cast<uint64_t>(static_cast<uint32_t>(pump->slot(slot)[kSlotGeneration])) << 32 | static_cast<uint32_t>(slot);
+  if (epoll_ctl(pump->epollFd, operation, connection->fd, &event) != 0) return errno;
+  connection->interest = wanted;
+  return 0;
+}
+
+int sendParts(Pump* pump, int slot, iovec* parts, int count) {
+  Connection* connection = &pump->connections[slot];
+  size_t sent = 0;
+  bool wasEmpty = connection->backlog.empty();
+  if (wasEmpty) {
+    ssize_t taken = sendOnce(connection->fd, parts, count);
+    if (taken < 0 && errno != EAGAIN && errno != EWOULDBLOCK) return failSend(pump, slot, errno);
+    if (taken > 0) sent = static_cast<size_t>(taken);
+  }
+  for (int i = 0; i < count; i++) {
+    size_t length = parts[i].iov_len;
+    if (sent >= length) {
+      sent -= length;
+      continue;
+    }
+    if (!connection->backlog.append(static_cast<uint8_t*>(parts[i].iov_base) + sent, length - sent)) return failSend(pump, slot, ENOBUFS);
+    sent = 0;
+  }
+  if (connection->backlog.empty()) return 0;
+  setPending(pump, slot);
+  int error = wasEmpty ? updateInterest(pump, slot) : 0;
+  return error == 0 ? 0 : failSend(pump, slot, error);
+}
+
+bool orderFin(Pump* pump, int slot) {
+  Connection* connection = &pump->connections[slot];
+  connection->finOrdered = true;
+  if (!connection->finSent && connection->backlog.empty()) sendFin(connection);
+  return connection->finSent;
+}
+
+void serveReady(Pump* pump, int slot, uint32_t ready) {
+  Connection* connection = &pump->connections[slot];
+  if (connection->connecting) return finishConnecting(pump, slot, ready);
+  int before = pump->eventCount;
+  if (!connection->backlog.empty() && (ready & (EPOLLOUT | EPOLLERR | EPOLLHUP)) != 0) {
+    sendBacklog(pump, slot);
+    // After an error nothing else is told.
+    if (pump->eventCount > before && (pump->events[before * kEventWords + 2] & kError) != 0) return;
+  }
+  if (connection->ended || (ready & (EPOLLIN | EPOLLERR | EPOLLHUP)) == 0) return;
+  if ((pump->slot(slot)[kSlotControl] & kControlPaused) == 0) return readOnce(pump, slot);
+  int error = updateInterest(pump, slot);
+  if (error != 0) addEvent(pump, slot, kError, error, 0);
+}
+
+}  // namespace sluice

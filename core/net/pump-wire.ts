@@ -1,0 +1,405 @@
+import { getSystemErrorName } from "node:util";
+import { SluiceError } from "../errors.ts";
+import { LIMITS } from "../limits.ts";
+import { CONTROL, EVENT, type NativePump, RUN_WORDS, SLOT, SLOT_WORDS } from "../native/pump.ts";
+import type { PumpTransport } from "./pump.ts";
+import type { TlsClientOptions, TlsServerOptions, Wire, WireHandler } from "./types.ts";
+import { isLoopbackAddress, LINGER_MILLIS, NO_HANDLER } from "./wire.ts";
+
+/** One connection of the pump. Behaves as SocketWire does; the tests hold both to the same. */
+export class PumpWire implements Wire {
+  handler: WireHandler = NO_HANDLER;
+  remoteAddress = "";
+  isLoopback = false;
+  /** Place in the pump's tables, -1 when the pump has no part in this wire; an event with another generation is not its own. */
+  slot = -1;
+  generation = -1;
+
+  readonly #transport: PumpTransport;
+  readonly #native: NativePump;
+  /** Takes over when TLS starts. */
+  #secure: Wire | undefined;
+  /** As in SocketWire, with connecting before open. */
+  #state: "connecting" | "open" | "ending" | "closing" | "closed" = "open";
+  #onConnected: ((errno: number) => void) | undefined;
+  #unrecorded = false;
+  #error: Error | undefined;
+  #linger: NodeJS.Timeout | undefined;
+
+  #paused = false;
+  /** Read in the batch in which the wire was paused: kept for resume(). */
+  #held: Uint8Array | undefined;
+  #heldEnd = false;
+  /** The peer's FIN was told; ours has gone out. */
+  #peerEnded = false;
+  #finSent = false;
+
+  /** Runs of the batch's page that belong to this wire; nearly always one, the others are pairs in #moreRuns. */
+  #runStart = 0;
+  #runEnd = 0;
+  readonly #moreRuns: number[] = [];
+  #staged = 0;
+  #isDirty = false;
+  #endAfterBatch = false;
+  #wasHigh = false;
+
+  constructor(transport: PumpTransport, native: NativePump) {
+    this.#transport = transport;
+    this.#native = native;
+  }
+
+  /** @param slot the pump's, just taken. @param isLocal a Unix socket that this side connected */
+  attach(slot: number, isLocal: boolean): void {
+    this.#attach(slot);
+    this.#name(isLocal);
+  }
+
+  /** The same for a connection under way. @param onConnected called once, with errno or 0 */
+  attachConnecting(slot: number, isLocal: boolean, onConnected: (errno: number) => void): void {
+    this.#state = "connecting";
+    this.#attach(slot);
+    this.#onConnected = (errno) => {
+      if (errno === 0) {
+        this.#state = "open";
+        this.#name(isLocal);
+      }
+      onConnected(errno);
+    };
+  }
+
+  get encrypted(): boolean {
+    return this.#secure !== undefined;
+  }
+
+  get backlogBytes(): number {
+    if (this.#secure !== undefined) return this.#secure.backlogBytes;
+    return this.slot < 0 ? 0 : this.#staged + this.#native.slots[this.slot * SLOT_WORDS + SLOT.pending]!;
+  }
+
+  get writable(): boolean {
+    return this.#state === "open" && !this.#unrecorded;
+  }
+
+  get alpn(): string | undefined {
+    return this.#secure?.alpn;
+  }
+
+  peerCertificate(): Uint8Array | undefined {
+    return this.#secure?.peerCertificate();
+  }
+
+  write(bytes: Uint8Array, start: number, end: number): void {
+    if (this.#secure !== undefined) this.#secure.write(bytes, start, end);
+    else this.#transport.stage(this, bytes, start, end);
+  }
+
+  pause(): void {
+    if (this.#secure !== undefined) return this.#secure.pause();
+    if (this.#paused) return;
+    this.#paused = true;
+    // The pump looks at this before it reads; epoll is told only if bytes come meanwhile.
+    if (this.slot >= 0) this.#native.slots[this.slot * SLOT_WORDS + SLOT.control]! |= CONTROL.paused;
+  }
+
+  resume(): void {
+    if (this.#secure !== undefined) return this.#secure.resume();
+    if (!this.#paused || (this.#state !== "open" && this.#state !== "ending")) return;
+    this.#paused = false;
+    if (this.#held !== undefined || this.#heldEnd) this.#transport.resumed(this);
+    else this.#rearm();
+  }
+
+  end(): void {
+    if (this.#secure !== undefined) return this.#secure.end();
+    if (this.#state !== "open") return;
+    this.#state = "ending";
+    this.#endAfterBatch = true;
+    this.#dirty();
+  }
+
+  lastWords(bytes: Uint8Array): void {
+    if (this.#secure !== undefined) return this.#secure.lastWords(bytes);
+    if (this.slot < 0) return;
+    if (this.#state !== "open") return this.#state === "closing" ? undefined : this.destroy();
+    // What is staged comes first, so that a message begun there is whole; if it cannot be recorded it is dropped.
+    this.#transport.flush();
+    if (this.slot < 0) return;
+    this.#state = "closing";
+    this.#dropRuns();
+    const errno = this.#native.sendNow(this.slot, bytes);
+    if (errno !== 0) return this.destroy();
+    this.#finish();
+    if (this.slot < 0) return;
+    // Reading on keeps the kernel from answering the peer's late bytes with a reset, which would take the last words with it.
+    this.#rearm();
+    this.#linger = setTimeout(() => this.destroy(), LINGER_MILLIS);
+  }
+
+  destroy(): void {
+    if (this.#secure !== undefined) return this.#secure.destroy();
+    if (this.#state === "closed" || this.slot < 0) return;
+    this.#state = "closing";
+    this.#dropRuns();
+    this.#held = undefined;
+    this.#native.close(this.slot);
+    this.#detach();
+    this.#transport.closed(this);
+  }
+
+  acceptTls(options: TlsServerOptions): Promise<void> {
+    if (this.#secure !== undefined) return this.#secure.acceptTls(options);
+    return this.#upgrade("SLUICE_PROTOCOL_VIOLATION", (wire, held) => {
+      const early = options.alreadyRead ?? new Uint8Array(0);
+      return wire.acceptTls({ ...options, alreadyRead: held === undefined ? early : Buffer.concat([early, held]) });
+    });
+  }
+
+  startTls(options: TlsClientOptions): Promise<void> {
+    if (this.#secure !== undefined) return this.#secure.startTls(options);
+    return this.#upgrade("SLUICE_TARGET_UNREACHABLE", (wire, held) => {
+      if (held === undefined) return wire.startTls(options);
+      wire.destroy();
+      throw new SluiceError("SLUICE_TARGET_UNREACHABLE", "TLS handshake failed: the peer sent bytes before it");
+    });
+  }
+
+  /** Bytes that the pump read for this wire, valid until this returns. */
+  received(bytes: Uint8Array, start: number, end: number): void {
+    if (this.#state !== "open" && this.#state !== "ending") return;
+    if (this.#paused) {
+      this.#held = bytes.slice(start, end);
+      return;
+    }
+    try {
+      this.handler.onData(bytes, start, end);
+    } catch (error) {
+      this.#fault(error);
+    }
+  }
+
+  /** Everything else that the pump has to tell. */
+  happened(flags: number, errno: number): void {
+    if (this.#onConnected !== undefined) {
+      const tell = this.#onConnected;
+      this.#onConnected = undefined;
+      return tell((flags & EVENT.error) === 0 ? 0 : errno);
+    }
+    if ((flags & EVENT.drained) !== 0) this.tellDrained();
+    if ((flags & EVENT.finished) !== 0) this.#finSent = true;
+    if ((flags & EVENT.end) !== 0) {
+      if (this.#paused && this.#state !== "closing") this.#heldEnd = true;
+      else this.#tellEnd();
+    }
+    if ((flags & EVENT.error) !== 0) return this.fail("read", errno);
+    this.#closeWhenDone();
+  }
+
+  /** What was held while the wire was paused, outside any batch. */
+  tellHeld(): void {
+    if (this.#paused || this.slot < 0) return;
+    const bytes = this.#held;
+    this.#held = undefined;
+    if (bytes !== undefined) this.received(bytes, 0, bytes.length);
+    if (this.#paused || this.slot < 0) return;
+    if (this.#heldEnd) {
+      this.#heldEnd = false;
+      this.#tellEnd();
+      this.#closeWhenDone();
+    }
+    if (!this.#paused && this.slot >= 0) this.#rearm();
+  }
+
+  /** @returns true when the wire was not among those to be sent yet */
+  addRun(start: number, end: number): boolean {
+    if (this.#staged === 0) {
+      this.#runStart = start;
+      this.#runEnd = end;
+    } else if (this.#moreRuns.length === 0 && this.#runEnd === start) {
+      this.#runEnd = end;
+    } else {
+      const last = this.#moreRuns.length - 1;
+      if (last > 0 && this.#moreRuns[last] === start) this.#moreRuns[last] = end;
+      else this.#moreRuns.push(start, end);
+    }
+    this.#staged += end - start;
+    if (this.#isDirty) return false;
+    this.#isDirty = true;
+    return true;
+  }
+
+  /** Put the staged runs behind the `count` that are in the table. @returns the new count */
+  putRuns(runs: Int32Array, count: number): number {
+    this.#isDirty = false;
+    if (this.#staged === 0 || this.slot < 0) return count;
+    if (this.backlogBytes >= LIMITS.backlogHighBytes) this.#wasHigh = true;
+    this.#staged = 0;
+    let at = count * RUN_WORDS;
+    runs[at] = this.slot;
+    runs[at + 1] = this.#runStart;
+    runs[at + 2] = this.#runEnd;
+    const more = this.#moreRuns;
+    if (more.length === 0) return count + 1;
+    for (let i = 0; i < more.length; i += 2) {
+      at += RUN_WORDS;
+      runs[at] = this.slot;
+      runs[at + 1] = more[i]!;
+      runs[at + 2] = more[i + 1]!;
+    }
+    more.length = 0;
+    return at / RUN_WORDS + 1;
+  }
+
+  /** The runs were sent, or are in the backlog, or failed. */
+  sent(): void {
+    if (this.slot < 0) return;
+    const at = this.slot * SLOT_WORDS;
+    const { slots } = this.#native;
+    if (slots[at + SLOT.error] !== 0) return this.fail("write", slots[at + SLOT.error]!);
+    if (this.#wasHigh && slots[at + SLOT.pending]! < LIMITS.backlogLowBytes) this.#transport.drained(this);
+    if (this.#endAfterBatch) this.#finish();
+  }
+
+  /** The batch was not recorded: its bytes never leave, and nothing may follow the gap. */
+  drop(error: Error): void {
+    this.#isDirty = false;
+    const hadBytes = this.#staged > 0;
+    this.#dropRuns();
+    if (!hadBytes) {
+      if (this.#endAfterBatch && this.slot >= 0) this.#finish();
+      return;
+    }
+    this.#endAfterBatch = false;
+    if (this.#state === "ending") this.#state = "open";
+    this.#unrecorded = true;
+    // Not from here: the flush may stand inside a handler's write().
+    queueMicrotask(() => {
+      if (this.#state === "open") this.#guard(() => this.handler.onUnrecorded(error));
+    });
+  }
+
+  tellDrained(): void {
+    if (!this.#wasHigh || this.backlogBytes >= LIMITS.backlogLowBytes) return;
+    this.#wasHigh = false;
+    if (this.#state === "open") this.#guard(() => this.handler.onDrain());
+  }
+
+  /** Last call to the handler, outside any batch. */
+  tellClosed(): void {
+    if (this.#state === "closed") return;
+    this.#state = "closed";
+    clearTimeout(this.#linger);
+    const { handler } = this;
+    this.handler = NO_HANDLER;
+    try {
+      handler.onClose(this.#error);
+    } catch (error) {
+      this.#transport.onFault(error);
+    }
+  }
+
+  fail(call: string, errno: number): void {
+    this.#error ??= systemError(call, errno);
+    this.destroy();
+  }
+
+  #attach(slot: number): void {
+    this.slot = slot;
+    this.generation = this.#native.slots[slot * SLOT_WORDS + SLOT.generation]!;
+    this.#transport.attached(this);
+  }
+
+  #detach(): void {
+    this.#transport.detached(this);
+    this.slot = -1;
+  }
+
+  #name(isLocal: boolean): void {
+    this.remoteAddress = this.#native.peer(this.slot);
+    // No address means a Unix socket, or a peer that has already gone: only the caller knows which.
+    this.isLoopback = this.remoteAddress === "" ? isLocal : isLoopbackAddress(this.remoteAddress.replace(/^\[?(.*?)\]?:\d+$/, "$1"));
+  }
+
+  #rearm(): void {
+    const at = this.slot * SLOT_WORDS + SLOT.control;
+    const { slots } = this.#native;
+    const control = slots[at]!;
+    slots[at] = control & ~CONTROL.paused;
+    if ((control & CONTROL.disarmed) === 0) return;
+    const errno = this.#native.rearm(this.slot);
+    if (errno !== 0) this.fail("epoll_ctl", errno);
+  }
+
+  #finish(): void {
+    this.#endAfterBatch = false;
+    if (this.#native.finish(this.slot)) this.#finSent = true;
+    this.#closeWhenDone();
+  }
+
+  #closeWhenDone(): void {
+    if (this.#finSent && this.#peerEnded) this.destroy();
+  }
+
+  #tellEnd(): void {
+    this.#peerEnded = true;
+    if (this.#state === "open" || this.#state === "ending") this.#guard(() => this.handler.onEnd());
+  }
+
+  #dirty(): void {
+    if (this.#isDirty) return;
+    this.#isDirty = true;
+    this.#transport.markDirty(this);
+  }
+
+  #dropRuns(): void {
+    this.#staged = 0;
+    if (this.#moreRuns.length > 0) this.#moreRuns.length = 0;
+  }
+
+  #guard(call: () => void): void {
+    try {
+      call();
+    } catch (error) {
+      this.#fault(error);
+    }
+  }
+
+  #fault(error: unknown): void {
+    this.#error ??= error instanceof Error ? error : new Error("a handler failed");
+    this.destroy();
+    this.#transport.onFault(error);
+  }
+
+  async #upgrade(
+    code: "SLUICE_PROTOCOL_VIOLATION" | "SLUICE_TARGET_UNREACHABLE",
+    start: (wire: Wire, held: Uint8Array | undefined) => Promise<void>,
+  ): Promise<void> {
+    if (this.#state !== "open") throw new SluiceError(code, "TLS cannot start on this connection now");
+    this.#transport.flush();
+    if (!this.writable || this.slot < 0 || this.#peerEnded || this.#heldEnd) {
+      this.destroy();
+      throw new SluiceError(code, "the connection closed before TLS started");
+    }
+    const { fd, unsent } = this.#native.release(this.slot);
+    this.#detach();
+    const wire = this.#transport.sockets.adopt(fd);
+    this.#secure = wire;
+    wire.handler = {
+      onData: (bytes, from, to) => this.handler.onData(bytes, from, to),
+      onDrain: () => this.handler.onDrain(),
+      onEnd: () => this.handler.onEnd(),
+      onClose: (error) => {
+        this.#error ??= error;
+        this.tellClosed();
+      },
+      onUnrecorded: (error) => this.handler.onUnrecorded(error),
+    };
+    if (unsent.length > 0) wire.write(unsent, 0, unsent.length);
+    await start(wire, this.#held);
+  }
+}
+
+/** An error as node:net makes it: the system's code, and which call failed. */
+export function systemError(call: string, errno: number): Error {
+  const code = getSystemErrorName(-errno);
+  return Object.assign(new Error(`${call} ${code}`), { code, errno: -errno, syscall: call });
+}

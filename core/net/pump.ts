@@ -1,0 +1,173 @@
+import { LIMITS } from "../limits.ts";
+import { EVENT, EVENT_WORDS, NativePump } from "../native/pump.ts";
+import { dialFirst } from "./pump-dial.ts";
+import { PumpWire } from "./pump-wire.ts";
+import { createSocketTransport } from "./sockets.ts";
+import type { Transport, Wire } from "./types.ts";
+
+/** Up to this many bytes a loop copies faster than a view is made. */
+const LOOP_COPY_BYTES = 24;
+
+/**
+ * The transport over the native pump. One per worker.
+ * @throws SluiceError SLUICE_INTERNAL when the addon is not built
+ */
+export function createPumpTransport(): Transport {
+  return new PumpTransport();
+}
+
+/**
+ * The pump reads everything that is ready into one slab and calls #onBatch once. Handlers stage what they send in one page;
+ * after the last of them beforeSend() is called once, and one native call sends it all. What is written outside a batch
+ * leaves in the check phase of the same turn of the event loop.
+ */
+export class PumpTransport implements Transport {
+  beforeSend: () => void = () => {};
+  onFault: (error: unknown) => void = () => {};
+
+  /** Carries connections with TLS. */
+  readonly sockets: Transport = createSocketTransport();
+  readonly #native: NativePump;
+  readonly #page: Uint8Array;
+  readonly #wires: (PumpWire | undefined)[] = [];
+  #used = 0;
+  #runs = 0;
+  #flushing = false;
+  /** Wires with something to send, in the order of their first write. Emptied by its count: setting a length is a slow call. */
+  readonly #dirty: PumpWire[] = [];
+  #dirtyCount = 0;
+  #resumed: PumpWire[] = [];
+  #drained: PumpWire[] = [];
+  #closed: PumpWire[] = [];
+  #scheduled = false;
+  /** Between the first event of a batch and its flush. */
+  #inBatch = false;
+
+  constructor() {
+    this.#native = new NativePump(LIMITS.backlogLowBytes, (eventCount) => this.#onBatch(eventCount));
+    this.#page = this.#native.page;
+    this.sockets.beforeSend = () => this.beforeSend();
+    this.sockets.onFault = (error) => this.onFault(error);
+  }
+
+  adopt(fd: number): Wire {
+    const wire = new PumpWire(this, this.#native);
+    wire.attach(this.#native.adopt(fd), false);
+    return wire;
+  }
+
+  connect(address: { readonly host: string; readonly port: number } | { readonly path: string }, deadlineMillis: number): Promise<Wire> {
+    return dialFirst(this, this.#native, address, deadlineMillis);
+  }
+
+  close(): void {
+    for (const wire of this.#wires) wire?.destroy();
+    this.sockets.close();
+  }
+
+  /** Copy bytes of one wire into the batch. */
+  stage(wire: PumpWire, bytes: Uint8Array, start: number, end: number): void {
+    const page = this.#page;
+    let at = start;
+    while (at < end) {
+      if (this.#used === page.length || this.#runs === this.#native.runsMax) this.flush();
+      // Asked again every time round: a flush that could not be recorded shuts the wire.
+      if (!wire.writable) return;
+      if (this.#flushing) throw new Error("beforeSend must not write");
+      const used = this.#used;
+      const count = Math.min(end - at, page.length - used);
+      if (count <= LOOP_COPY_BYTES) for (let i = 0; i < count; i++) page[used + i] = bytes[at + i]!;
+      else page.set(at === 0 && count === bytes.length ? bytes : bytes.subarray(at, at + count), used);
+      this.#runs += 1;
+      if (wire.addRun(used, used + count)) this.markDirty(wire);
+      this.#used = used + count;
+      at += count;
+    }
+  }
+
+  markDirty(wire: PumpWire): void {
+    this.#dirty[this.#dirtyCount++] = wire;
+    if (!this.#inBatch) this.#schedule();
+  }
+
+  /** Send what is staged, once it is on record. Calls no handler. */
+  flush(): void {
+    if (this.#dirtyCount === 0 || this.#flushing) return;
+    this.#flushing = true;
+    const wires = this.#dirty;
+    try {
+      this.beforeSend();
+      let runs = 0;
+      for (let i = 0; i < this.#dirtyCount; i++) runs = wires[i]!.putRuns(this.#native.runs, runs);
+      if (runs > 0) this.#native.send(runs);
+      for (let i = 0; i < this.#dirtyCount; i++) wires[i]!.sent();
+    } catch (thrown) {
+      const error = thrown instanceof Error ? thrown : new Error("the batch could not be recorded");
+      for (let i = 0; i < this.#dirtyCount; i++) wires[i]!.drop(error);
+    }
+    this.#flushing = false;
+    this.#dirtyCount = 0;
+    this.#used = 0;
+    this.#runs = 0;
+  }
+
+  attached(wire: PumpWire): void {
+    this.#wires[wire.slot] = wire;
+  }
+
+  detached(wire: PumpWire): void {
+    this.#wires[wire.slot] = undefined;
+  }
+
+  /** Bytes were held while the wire was paused; they are told outside any batch. */
+  resumed(wire: PumpWire): void {
+    this.#resumed.push(wire);
+    this.#schedule();
+  }
+
+  /** The wire's backlog has gone down; its handler is told outside any flush. */
+  drained(wire: PumpWire): void {
+    this.#drained.push(wire);
+    this.#schedule();
+  }
+
+  /** The wire is closed; its handler is told outside any other call to it. */
+  closed(wire: PumpWire): void {
+    this.#closed.push(wire);
+    this.#schedule();
+  }
+
+  #onBatch(eventCount: number): void {
+    const { events, slab } = this.#native;
+    this.#inBatch = true;
+    for (let i = 0; i < eventCount; i++) {
+      const at = i * EVENT_WORDS;
+      const wire = this.#wires[events[at]!];
+      if (wire === undefined || wire.generation !== events[at + 1]) continue;
+      const flags = events[at + 2]!;
+      if (flags === EVENT.data) wire.received(slab, events[at + 3]!, events[at + 4]!);
+      else wire.happened(flags, events[at + 3]!);
+    }
+    this.flush();
+    this.#inBatch = false;
+  }
+
+  #schedule(): void {
+    if (this.#scheduled) return;
+    this.#scheduled = true;
+    setImmediate(this.#turn);
+  }
+
+  readonly #turn = (): void => {
+    this.#scheduled = false;
+    for (const wire of take(this.#resumed)) wire.tellHeld();
+    this.flush();
+    for (const wire of take(this.#drained)) wire.tellDrained();
+    for (const wire of take(this.#closed)) wire.tellClosed();
+  };
+}
+
+/** What is in the list now; what comes meanwhile waits for the next turn. */
+function take(list: PumpWire[]): readonly PumpWire[] {
+  return list.length === 0 ? list : list.splice(0);
+}

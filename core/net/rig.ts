@@ -1,0 +1,123 @@
+import assert from "node:assert/strict";
+import { once } from "node:events";
+import type { AddressInfo, Server, Socket } from "node:net";
+import { createServer } from "node:net";
+import { LIMITS } from "../limits.ts";
+import { createTransport, type TransportName } from "./transport.ts";
+import type { Transport, Wire, WireHandler } from "./types.ts";
+
+/** What the transport's tests share. A wire's events as a test sees them: */
+export class Events implements WireHandler {
+  readonly received: Buffer[] = [];
+  drains = 0;
+  ends = 0;
+  closes = 0;
+  unrecorded = 0;
+  error: Error | undefined;
+  onBytes: (bytes: Buffer) => void = () => {};
+  onEnded: () => void = () => {};
+  onDrained: () => void = () => {};
+  readonly closed: Promise<void>;
+  #tellClosed: () => void = () => {};
+
+  constructor() {
+    this.closed = new Promise((resolve) => {
+      this.#tellClosed = resolve;
+    });
+  }
+  onData(bytes: Uint8Array, start: number, end: number): void {
+    const copy = Buffer.from(bytes.subarray(start, end));
+    this.received.push(copy);
+    this.onBytes(copy);
+  }
+  onDrain(): void {
+    this.drains += 1;
+    this.onDrained();
+  }
+  onEnd(): void {
+    this.ends += 1;
+    this.onEnded();
+  }
+  onClose(error: Error | undefined): void {
+    this.closes += 1;
+    this.error = error;
+    this.#tellClosed();
+  }
+  onUnrecorded(): void {
+    this.unrecorded += 1;
+  }
+  get text(): string {
+    return Buffer.concat(this.received).toString();
+  }
+}
+
+export const servers: Server[] = [];
+const transports: Transport[] = [];
+/** Accepting handles; their descriptors belong to the transport, so they must never be closed or collected. */
+const accepted: Socket[] = [];
+
+/** End what newTransport() and listen() made. */
+export function closeAll(): void {
+  for (const transport of transports) transport.close();
+  for (const server of servers) server.close();
+}
+
+export function newTransport(name: TransportName): Transport {
+  const transport = createTransport(name);
+  transports.push(transport);
+  return transport;
+}
+
+export async function listen(onSocket: (socket: Socket) => void, options: object = { allowHalfOpen: true }): Promise<number> {
+  const server = createServer(options, onSocket);
+  servers.push(server);
+  await once(server.listen(0, "127.0.0.1"), "listening");
+  return (server.address() as AddressInfo).port;
+}
+
+/** A listener whose connections the transport adopts by descriptor, as the acceptor hands them over. */
+export async function listenAdopting(transport: Transport, onWire: (wire: Wire) => void): Promise<number> {
+  return listen(
+    (socket) => {
+      accepted.push(socket);
+      onWire(transport.adopt((socket as unknown as { _handle: { fd: number } })._handle.fd));
+    },
+    { pauseOnConnect: true, allowHalfOpen: true },
+  );
+}
+
+export async function until(condition: () => boolean, what: string, millis = 5_000): Promise<void> {
+  const end = Date.now() + millis;
+  while (!condition()) {
+    if (Date.now() > end) assert.fail(`not within ${millis} ms: ${what}`);
+    await new Promise((resolve) => setTimeout(resolve, 2));
+  }
+}
+
+export const bytesOf = (text: string): Uint8Array => Buffer.from(text);
+export const send = (wire: Wire, text: string): void => wire.write(bytesOf(text), 0, Buffer.byteLength(text));
+
+/** client ↔ adopted wire ↔ connected wire ↔ server: the shape of a session. */
+export async function relay(transport: Transport, serverPort: number): Promise<number> {
+  return listenAdopting(transport, async (front) => {
+    const back = new Promise<Wire>((resolve) => {
+      void transport.connect({ host: "127.0.0.1", port: serverPort }, 1_000).then(resolve);
+    });
+    const early: Buffer[] = [];
+    const pump = (from: Wire, to: Wire): WireHandler => ({
+      onData: (bytes, start, end) => {
+        to.write(bytes, start, end);
+        if (to.backlogBytes >= LIMITS.backlogHighBytes) from.pause();
+      },
+      onDrain: () => to.resume(),
+      onEnd: () => to.end(),
+      onClose: () => to.destroy(),
+      onUnrecorded: () => from.destroy(),
+    });
+    front.handler = { ...pump(front, front), onData: (bytes, start, end) => void early.push(Buffer.from(bytes.subarray(start, end))) };
+    const other = await back;
+    front.handler = pump(front, other);
+    other.handler = pump(other, front);
+    for (const bytes of early) other.write(bytes, 0, bytes.length);
+  });
+}
