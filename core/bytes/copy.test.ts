@@ -1,6 +1,6 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
-import { copyInto, copyOf, sameBytes } from "./copy.ts";
+import { copyInto, copyOf, sameBytes, zeroIn } from "./copy.ts";
 
 const source = Uint8Array.from({ length: 500 }, (_, index) => index & 0xff);
 
@@ -25,4 +25,17 @@ test("a difference in length or in any byte is seen", () => {
     other[index]! ^= 1;
     assert.ok(!sameBytes(source, 0, 40, other));
   }
+});
+
+test("the first zero within the range is found, near or far, and none beyond it", () => {
+  for (const at of [0, 1, 95, 96, 97, 200]) {
+    const bytes = new Uint8Array(300).fill(1);
+    bytes[at] = 0;
+    bytes[250] = 0;
+    assert.equal(zeroIn(bytes, 0, 240), at);
+    assert.equal(zeroIn(bytes, at, at + 1), at);
+    assert.equal(zeroIn(bytes, at + 1, 250), -1);
+    assert.equal(zeroIn(bytes, at + 1, 251), 250);
+  }
+  assert.equal(zeroIn(new Uint8Array(4).fill(1), 0, 4), -1);
 });

@@ -1,4 +1,4 @@
-import { copyOf, sameBytes } from "../../core/bytes/copy.ts";
+import { copyOf, sameBytes, zeroIn } from "../../core/bytes/copy.ts";
 import { SluiceError } from "../../core/errors.ts";
 
 /** The parts of a Bind message that Sluice looks at (Message Formats, Bind). */
@@ -22,8 +22,8 @@ const malformed = () => new SluiceError("SLUICE_PROTOCOL_VIOLATION", "malformed 
  * @throws SluiceError SLUICE_PROTOCOL_VIOLATION
  */
 export function readBind(bytes: Uint8Array, start: number, end: number, names: NameReader): BindMessage {
-  const portalEnd = bytes.indexOf(0, start + 5);
-  const statementEnd = portalEnd < 0 ? -1 : bytes.indexOf(0, portalEnd + 1);
+  const portalEnd = zeroIn(bytes, start + 5, end);
+  const statementEnd = portalEnd < 0 ? -1 : zeroIn(bytes, portalEnd + 1, end);
   if (statementEnd < 0 || statementEnd >= end) throw malformed();
   const parametersStart = statementEnd + 1;
   const parametersEnd = skipParameters(bytes, parametersStart, end);

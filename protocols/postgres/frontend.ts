@@ -1,4 +1,4 @@
-import { copyOf } from "../../core/bytes/copy.ts";
+import { copyOf, zeroIn } from "../../core/bytes/copy.ts";
 import { SluiceError } from "../../core/errors.ts";
 import { LIMITS } from "../../core/limits.ts";
 import type { Moment } from "../../core/policy/types.ts";
@@ -183,8 +183,8 @@ export class FrontendReader implements MessageVisitor {
   }
 
   #parse(bytes: Uint8Array, start: number, end: number): number {
-    const nameEnd = bytes.indexOf(0, start + 5);
-    const textEnd = nameEnd < 0 ? -1 : bytes.indexOf(0, nameEnd + 1);
+    const nameEnd = zeroIn(bytes, start + 5, end);
+    const textEnd = nameEnd < 0 ? -1 : zeroIn(bytes, nameEnd + 1, end);
     if (nameEnd < 0 || textEnd < 0 || textEnd + 3 > end) throw new SluiceError("SLUICE_PROTOCOL_VIOLATION", "malformed Parse message");
     const types = (bytes[textEnd + 1] << 8) | bytes[textEnd + 2];
     if (textEnd + 3 + types * 4 !== end) throw new SluiceError("SLUICE_PROTOCOL_VIOLATION", "malformed Parse message");
@@ -257,7 +257,7 @@ export class FrontendReader implements MessageVisitor {
   }
 
   #execute(bytes: Uint8Array, start: number, end: number): number {
-    const nameEnd = bytes.indexOf(0, start + 5);
+    const nameEnd = zeroIn(bytes, start + 5, end);
     if (nameEnd < 0 || nameEnd + 5 !== end) throw new SluiceError("SLUICE_PROTOCOL_VIOLATION", "malformed Execute message");
     const relay = this.#relay;
     const portalName = this.#nameReader.read(bytes, start + 5, nameEnd);
