@@ -60,8 +60,10 @@ export class RecordedSession implements SessionRecorder, FrameOwner {
   private definedAt = nextSlot();
   private lastRequest = 0;
   /** Operations without an outcome, ascending by request, from index `head` on. */
-  private pending: Operation[] = [];
+  private readonly pending: Operation[] = [];
   private head = 0;
+  /** One past the last; what lies behind it in the array is left over, so that the array is not made anew for every operation. */
+  private tail = 0;
   /** What head mode still keeps of bytes that answer no operation. */
   private looseLeft: number;
   private closed = false;
@@ -100,7 +102,8 @@ export class RecordedSession implements SessionRecorder, FrameOwner {
     operation.left = this.record.headBytes;
     operation.shortBytes = 0;
     journal.track(at, operation);
-    this.pending.push(operation);
+    this.pending[this.tail] = operation;
+    this.tail += 1;
     this.operations += 1;
     this.context.stats.operations += 1;
     return request;
@@ -161,7 +164,7 @@ export class RecordedSession implements SessionRecorder, FrameOwner {
   close(reason: string): void {
     if (this.closed) return;
     this.closed = true;
-    while (this.head < this.pending.length) this.outcome(this.pending[this.head]?.request ?? 0, "unknown", 0, 0, undefined, undefined);
+    while (this.head < this.tail) this.outcome(this.pending[this.head]?.request ?? 0, "unknown", 0, 0, undefined, undefined);
     const { journal } = this.context;
     // Always repeated: should the end be kept back while writing fails, it may come to stand in another segment.
     this.define();
@@ -173,7 +176,7 @@ export class RecordedSession implements SessionRecorder, FrameOwner {
 
   /** Operations whose intent is on record and whose outcome is not yet. */
   eachPending(visit: (request: number, place: IntentPlace) => void): void {
-    for (let at = this.head; at < this.pending.length; at += 1) {
+    for (let at = this.head; at < this.tail; at += 1) {
       const operation = this.pending[at];
       if (operation !== undefined && !operation.lost) visit(operation.request, operation);
     }
@@ -186,7 +189,7 @@ export class RecordedSession implements SessionRecorder, FrameOwner {
   }
 
   private find(request: number): Operation | undefined {
-    for (let at = this.head; at < this.pending.length; at += 1) {
+    for (let at = this.head; at < this.tail; at += 1) {
       const operation = this.pending[at];
       if (operation !== undefined && operation.request >= request) return operation.request === request ? operation : undefined;
     }
@@ -195,18 +198,22 @@ export class RecordedSession implements SessionRecorder, FrameOwner {
 
   /** Remove and return; answers come in order, so it is nearly always the first. */
   private take(request: number): Operation | undefined {
-    const first = this.pending[this.head];
+    const first = this.head < this.tail ? this.pending[this.head] : undefined;
     if (first === undefined) return undefined;
     if (first.request !== request) {
-      const at = this.pending.findIndex((operation, index) => index >= this.head && operation.request === request);
-      return at < 0 ? undefined : this.pending.splice(at, 1)[0];
+      const at = this.pending.findIndex((operation, index) => index >= this.head && index < this.tail && operation.request === request);
+      if (at < 0) return undefined;
+      this.tail -= 1;
+      return this.pending.splice(at, 1)[0];
     }
     this.head += 1;
-    if (this.head === this.pending.length) {
-      this.pending.length = 0;
+    if (this.head === this.tail) {
       this.head = 0;
+      this.tail = 0;
+      if (this.pending.length > 64) this.pending.length = 0;
     } else if (this.head >= 64) {
       this.pending.splice(0, this.head);
+      this.tail -= this.head;
       this.head = 0;
     }
     return first;

@@ -1,6 +1,6 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
-import { copyInto, copyOf, sameBytes, zeroIn } from "./copy.ts";
+import { copyInto, copyOf, Keep, sameBytes, zeroIn } from "./copy.ts";
 
 const source = Uint8Array.from({ length: 500 }, (_, index) => index & 0xff);
 
@@ -38,4 +38,18 @@ test("the first zero within the range is found, near or far, and none beyond it"
     assert.equal(zeroIn(bytes, at + 1, 251), 250);
   }
   assert.equal(zeroIn(new Uint8Array(4).fill(1), 0, 4), -1);
+});
+
+test("kept copies stay as they were, whatever is kept after them", () => {
+  const keep = new Keep();
+  const kept: { chunk: Uint8Array; at: number; expected: Uint8Array }[] = [];
+  for (let round = 0; round < 200; round += 1) {
+    const length = (round * 37) % 300;
+    const expected = Uint8Array.from({ length }, () => round);
+    kept.push({ at: keep.keep(expected, 0, length), chunk: keep.chunk, expected });
+  }
+  const large = new Uint8Array(5_000).fill(7);
+  kept.push({ at: keep.keep(large, 0, 5_000), chunk: keep.chunk, expected: large });
+  for (const { chunk, at, expected } of kept) assert.deepEqual(chunk.slice(at, at + expected.length), expected);
+  assert.ok(new Set(kept.map(({ chunk }) => chunk)).size < 60);
 });

@@ -32,3 +32,25 @@ export function zeroIn(bytes: Uint8Array, start: number, end: number): number {
   const found = bytes.indexOf(0, near);
   return found < end ? found : -1;
 }
+
+const CHUNK_BYTES = 1_024;
+
+/** Copies of short byte ranges that are kept for a while, many to a chunk: an allocation of their own would cost more than the copy. */
+export class Keep {
+  /** Holds what keep() was called for last. */
+  chunk: Uint8Array = new Uint8Array(0);
+  #used = 0;
+
+  /** Copy bytes[start, end). @returns where the copy begins in `chunk`; it never changes there */
+  keep(bytes: Uint8Array, start: number, end: number): number {
+    const length = end - start;
+    if (this.#used + length > this.chunk.length) {
+      this.chunk = new Uint8Array(Math.max(CHUNK_BYTES, length));
+      this.#used = 0;
+    }
+    const at = this.#used;
+    copyInto(bytes, start, end, this.chunk, at);
+    this.#used = at + length;
+    return at;
+  }
+}

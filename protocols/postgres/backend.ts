@@ -32,6 +32,12 @@ export class BackendReader implements MessageVisitor {
   /** The last RowDescription, and what it says. */
   #lastDescription: Uint8Array = new Uint8Array(0);
   #lastColumns: Columns | undefined;
+  /** The last plan of a result's columns, and what it was made from. */
+  #planned: (ColumnAction | undefined)[] | undefined;
+  #plannedColumns: Columns | undefined;
+  #plannedFormats: Parameters<typeof planColumns>[1];
+  #plannedMasks: SessionMasks | undefined;
+  #plannedByColumn = false;
   /** Request that bytes in a run belong to; 0: none. */
   #request = 0;
   /** Of the bytes of the next run, [#from, #to) are the response to that request; #from < 0: none of them. */
@@ -272,7 +278,20 @@ export class BackendReader implements MessageVisitor {
   #plan(head: Pending, columns: Parameters<typeof planColumns>[0], formats: Parameters<typeof planColumns>[1]): void {
     this.#masks = this.#relay.context().masks;
     if (this.#masks === undefined) throw new SluiceError("SLUICE_INTERNAL", "masks are in force without a matcher");
-    this.#actions = planColumns(columns, formats, this.#masks, head.decision?.masksColumns === true);
+    const byColumn = head.decision?.masksColumns === true;
+    if (
+      columns !== this.#plannedColumns ||
+      formats !== this.#plannedFormats ||
+      this.#masks !== this.#plannedMasks ||
+      byColumn !== this.#plannedByColumn
+    ) {
+      this.#planned = planColumns(columns, formats, this.#masks, byColumn);
+      this.#plannedColumns = columns;
+      this.#plannedFormats = formats;
+      this.#plannedMasks = this.#masks;
+      this.#plannedByColumn = byColumn;
+    }
+    this.#actions = this.#planned;
     this.#actionsFor = head;
   }
 

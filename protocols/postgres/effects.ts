@@ -41,6 +41,8 @@ export function sentEffects(relay: Relay, classified: Classified): Undo | undefi
           relay.names.setPortal(effect.name, {
             statement: madeInSql(effect.inner, `FETCH FROM ${effect.name}`),
             parameters: NO_BYTES,
+            parametersStart: 0,
+            parametersEnd: 0,
             formats: "text",
             searchPath: relay.searchPath.value,
           }),

@@ -1,4 +1,4 @@
-import { copyOf, zeroIn } from "../../core/bytes/copy.ts";
+import { copyOf, Keep, zeroIn } from "../../core/bytes/copy.ts";
 import { SluiceError } from "../../core/errors.ts";
 import { LIMITS } from "../../core/limits.ts";
 import type { Moment } from "../../core/policy/types.ts";
@@ -33,6 +33,7 @@ export class FrontendReader implements MessageVisitor {
   readonly #framer: MessageFramer;
   readonly #named: NamedOperations;
   readonly #nameReader = new NameReader();
+  readonly #keep = new Keep();
   /** Found while the present message was held. */
   #classified: Classified | undefined;
   #fresh = false;
@@ -238,15 +239,18 @@ export class FrontendReader implements MessageVisitor {
       // The server holds no such statement either and will say so; a statement that came into being without us is refused.
       return this.#unknownName(entry, "prepared statement", bind.statement);
     }
+    const parametersStart = this.#keep.keep(bytes, bind.parametersStart, bind.parametersEnd);
     const portal: Portal = {
       statement,
-      parameters: copyOf(bytes, bind.parametersStart, bind.parametersEnd),
+      parameters: this.#keep.chunk,
+      parametersStart,
+      parametersEnd: parametersStart + bind.parametersEnd - bind.parametersStart,
       formats: bind.resultFormats,
       searchPath: relay.searchPath.value,
     };
     entry.portal = portal;
     entry.undo = relay.names.setPortal(bind.portal, portal);
-    entry.parameterBytes = portal.parameters.length;
+    entry.parameterBytes = portal.parametersEnd - parametersStart;
     relay.parameterBytes += entry.parameterBytes;
     if (relay.parameterBytes > LIMITS.pendingParameterBytes) {
       throw new SluiceError("SLUICE_LIMIT_EXCEEDED", `more than ${LIMITS.pendingParameterBytes} bytes of parameters await their answers`, {
@@ -268,7 +272,13 @@ export class FrontendReader implements MessageVisitor {
     const classified = this.#named.withNamed(statement.classified);
     const decision = this.#decide(classified, undefined, 0, 0, statement, portal, this.#named.movedPath(classified, portal));
     if (decision === "hold") return HOLD;
-    const request = relay.recorder.intent(decision.record, statement.record, portal.parameters, 0, portal.parameters.length);
+    const request = relay.recorder.intent(
+      decision.record,
+      statement.record,
+      portal.parameters,
+      portal.parametersStart,
+      portal.parametersEnd,
+    );
     if (decision.verdict.kind !== "allowed") return this.#refuse("execute", decision, decision.verdict, request);
     if (decision.masksColumns || decision.masksContent) {
       const why = this.#unmaskable(decision, statement, portal);
@@ -397,7 +407,7 @@ export class FrontendReader implements MessageVisitor {
     const relay = this.#relay;
     return {
       text: statementText,
-      parameters: portal === undefined ? [] : readParameters(portal.parameters),
+      parameters: portal === undefined ? [] : readParameters(portal.parameters.subarray(portal.parametersStart, portal.parametersEnd)),
       transaction: relay.transactionStatus === 0x49 ? "idle" : relay.transactionStatus === 0x54 ? "block" : "failed",
       clientAddress: relay.clientAddress,
       nowMillis: Date.now(),

@@ -325,11 +325,16 @@ export class Relay {
 
   #clientHandler(): WireHandler {
     return {
-      onData: (bytes, start, end) =>
-        this.#guard(() => {
+      // Not through #guard: no closure for every read.
+      onData: (bytes, start, end) => {
+        if (this.#ended) return;
+        try {
           this.room.counters.fromClientBytes += end - start;
           this.#frontend.push(bytes, start, end);
-        }),
+        } catch (error) {
+          this.fail(toSluiceError(error));
+        }
+      },
       onDrain: () => this.relieved(),
       onEnd: () => this.#clientGone(),
       onClose: () => this.#clientGone(),
@@ -339,7 +344,14 @@ export class Relay {
 
   #upstreamHandler(): WireHandler {
     return {
-      onData: (bytes, start, end) => this.#guard(() => this.#backend.push(bytes, start, end)),
+      onData: (bytes, start, end) => {
+        if (this.#ended) return;
+        try {
+          this.#backend.push(bytes, start, end);
+        } catch (error) {
+          this.fail(toSluiceError(error));
+        }
+      },
       onDrain: () => this.resumeClient(),
       onEnd: () => this.#upstreamGone(),
       onClose: () => this.#upstreamGone(),

@@ -20,8 +20,10 @@ export interface PreparedStatement {
 /** A portal: a statement bound to parameters and result formats. */
 export interface Portal {
   readonly statement: PreparedStatement;
-  /** Copy of the Bind message's parameter section, kept only when a rule reads it or it goes on record. */
+  /** parameters[parametersStart, parametersEnd): copy of the Bind message's parameter section, which never changes there. */
   readonly parameters: Uint8Array;
+  readonly parametersStart: number;
+  readonly parametersEnd: number;
   /** Result formats of Bind: 'text' (all), 'binary' (all), or one a column. */
   readonly formats: "text" | "binary" | readonly number[];
   /** search_path when it was made, which is when the server looked its names up; undefined: unknown. */
