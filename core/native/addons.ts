@@ -10,6 +10,9 @@ export interface AcceptorAddon {
   stop(fd: number): void;
   closeFd(fd: number): void;
   peerAddress(fd: number): string;
+  holdPeer(fd: number, most: number): number;
+  holdAddress(address: string, most: number): number;
+  releaseHold(place: number): void;
   fdLimit(): { soft: number; hard: number };
 }
 
@@ -37,7 +40,25 @@ export interface PumpAddon {
   rearm(pump: number, slot: number): number;
   close(pump: number, slot: number): void;
   release(pump: number, slot: number): { fd: number; unsent: Uint8Array };
+  tlsVersion(): string;
+  serverContext(cert: string, key: string, ciphers: string, suites: string): NativeTlsContext;
+  clientContext(roots: string, ciphers: string, suites: string): NativeTlsContext;
+  secure(
+    pump: number,
+    slot: number,
+    context: NativeTlsContext,
+    isServer: boolean,
+    name: string,
+    verify: boolean,
+    alpn: Uint8Array,
+    early: Uint8Array,
+  ): void;
+  tlsState(pump: number, slot: number): { alpn: string; problem: string };
+  certificate(pump: number, slot: number): Uint8Array | undefined;
 }
+
+/** An SSL_CTX; freed when it is collected and no connection uses it any more. */
+export type NativeTlsContext = { readonly __nativeTlsContext: never };
 
 const require = createRequire(import.meta.url);
 

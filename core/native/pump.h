@@ -9,14 +9,21 @@
 
 #include <vector>
 
+struct bio_method_st;
+
 #include "pump_backlog.h"
 
 namespace sluice {
 
 constexpr int kReadyMax = 128;              // connections of one round
-constexpr int kEventsMax = 3 * kReadyMax;   // one connection has three events a round at most
+constexpr int kEventsMax = 5 * kReadyMax;   // one connection has five events a round at most
 constexpr int kEventWords = 5;              // slot, generation, flags, start (or errno), end
 constexpr size_t kReadMax = 64 << 10;       // bytes read from one connection a round
+constexpr size_t kRecordMax = 17 << 10;     // a TLS record (RFC 8446 §5.2), of which OpenSSL may hold the beginning
+constexpr size_t kCipherMax = kReadMax - kRecordMax;  // so what is read of a TLS connection fits decrypted, too
+constexpr size_t kOutBytes = 8 * kRecordMax;          // TLS records collected for one system call
+constexpr size_t kTlsBacklogMax = 4 << 20;  // above it a TLS peer is not read: what it sends can make OpenSSL answer (key updates)
+constexpr int kHandshakesMax = 8;           // steps of TLS handshakes a turn of the loop: one can take a millisecond
 constexpr int kRunWords = 3;                // slot, start, end
 constexpr int kSlotWords = 4;               // words of one slot in the table shared with JavaScript:
 constexpr int kSlotPending = 0;             //   bytes not yet taken by the kernel
@@ -33,7 +40,10 @@ enum EventFlag : int32_t {
   kDrained = 8,     // the backlog fell under the low mark
   kFinished = 16,   // our FIN has gone out
   kConnected = 32,
+  kSecured = 64,    // the TLS handshake is complete
 };
+
+struct Tls;
 
 struct Connection {
   int fd = -1;
@@ -42,6 +52,7 @@ struct Connection {
   bool ended = false;     // the peer's FIN was read
   bool finOrdered = false;
   bool finSent = false;
+  Tls* tls = nullptr;
   Backlog backlog;
 };
 
@@ -76,6 +87,12 @@ struct Pump {
   int eventCount;
   size_t slabUsed;
 
+  bio_method_st* tlsMethod;  // nullptr: no TLS here
+  uint8_t* cipher;           // kCipherMax bytes read from a TLS connection, during one step
+  uint8_t* out;              // kOutBytes of records made in one step
+  size_t outUsed;
+  int handshakesLeft;
+
   int32_t* slot(int index) { return slots + index * kSlotWords; }
 };
 
@@ -92,11 +109,23 @@ int takeSlot(Pump* pump, int fd);
 int releaseSlot(Pump* pump, int slot, bool keep);
 // Tell epoll what the connection's state asks for. Returns 0 or errno.
 int updateInterest(Pump* pump, int slot);
-// Send the parts or put them in the backlog. Returns 0 or errno; what fails is dropped.
+// Send the parts or put them in the backlog, encrypted if need be. Returns 0 or errno; what fails is dropped.
 int sendParts(Pump* pump, int slot, iovec* parts, int count);
+int sendRaw(Pump* pump, int slot, iovec* parts, int count);
 // FIN after the backlog. Returns true when it has gone out.
 bool orderFin(Pump* pump, int slot);
 // What epoll reported: finish connecting, send the backlog, read once.
 void serveReady(Pump* pump, int slot, uint32_t ready);
+
+// pump_tls.cc: one connection's TLS. Errors become events, or errno.
+void freeTls(Tls* tls);
+bool tlsEstablished(const Tls* tls);
+bool tlsBegins(const Tls* tls);
+size_t tlsWaiting(const Tls* tls);
+void beginStep(Tls* tls);
+void tlsStep(Tls* tls, const uint8_t* bytes, size_t count);
+void tlsEnd(Tls* tls);
+int tlsSend(Tls* tls, iovec* parts, int count);
+void tlsClose(Tls* tls);
 
 }  // namespace sluice

@@ -1,9 +1,9 @@
-import { loadPump, type PumpAddon } from "./addons.ts";
+import { loadPump, type NativeTlsContext, type PumpAddon } from "./addons.ts";
 
 /** Words of one event: slot, its generation, flags, start (errno of an error), end. */
 export const EVENT_WORDS = 5;
 /** Bits of an event's flags; pump.h has the same. */
-export const EVENT = { data: 1, end: 2, error: 4, drained: 8, finished: 16, connected: 32 } as const;
+export const EVENT = { data: 1, end: 2, error: 4, drained: 8, finished: 16, connected: 32, secured: 64 } as const;
 /** Words of one run: slot, start, end. */
 export const RUN_WORDS = 3;
 /** Words of one slot, and what they are. */
@@ -14,7 +14,7 @@ export const CONTROL = { paused: 1, disarmed: 2 } as const;
 
 const SLAB_BYTES = 1024 * 1024;
 const PAGE_BYTES = 256 * 1024;
-const EVENTS_MAX = 3 * 128;
+const EVENTS_MAX = 5 * 128;
 const RUNS_MAX = 8 * 1024;
 /** Connections of one transport at a time. */
 const SLOTS_MAX = 256 * 1024;
@@ -105,4 +105,46 @@ export class NativePump {
   release(slot: number): { readonly fd: number; readonly unsent: Uint8Array } {
     return this.#addon.release(this.#pump, slot);
   }
+
+  /** The OpenSSL that secure() uses; empty where this process has none that the addon was built for. */
+  get tlsVersion(): string {
+    return this.#addon.tlsVersion();
+  }
+
+  /** @param cert,key PEM; the chain after the certificate. @throws Error when they are unusable or do not match */
+  serverContext(cert: string, key: string, ciphers: string, suites: string): NativeTlsContext {
+    return this.#addon.serverContext(cert, key, ciphers, suites);
+  }
+
+  /** @param roots PEM. @throws Error when there is none */
+  clientContext(roots: string, ciphers: string, suites: string): NativeTlsContext {
+    return this.#addon.clientContext(roots, ciphers, suites);
+  }
+
+  /** Start TLS; secured or error is an event. @throws Error when it cannot start */
+  secure(slot: number, context: NativeTlsContext, settings: TlsSettings): void {
+    const { isServer, name, verify, alpn, early } = settings;
+    this.#addon.secure(this.#pump, slot, context, isServer, name, verify, alpn, early);
+  }
+
+  /** The application protocol agreed on, and why TLS failed; each may be empty. */
+  tlsState(slot: number): { readonly alpn: string; readonly problem: string } {
+    return this.#addon.tlsState(this.#pump, slot);
+  }
+
+  /** DER of the peer's certificate. */
+  certificate(slot: number): Uint8Array | undefined {
+    return this.#addon.certificate(this.#pump, slot);
+  }
+}
+
+export interface TlsSettings {
+  readonly isServer: boolean;
+  /** Client: whom the certificate has to name, an address or a host name; goes into SNI. */
+  readonly name: string;
+  readonly verify: boolean;
+  /** Protocols in the form of the ALPN extension, RFC 7301 §3.1: each preceded by its length. */
+  readonly alpn: Uint8Array;
+  /** Bytes that were read before. */
+  readonly early: Uint8Array;
 }

@@ -14,7 +14,9 @@ namespace {
 constexpr int kBacklogParts = 16;
 
 void setPending(Pump* pump, int slot) {
-  pump->slot(slot)[kSlotPending] = static_cast<int32_t>(pump->connections[slot].backlog.bytes());
+  Connection* connection = &pump->connections[slot];
+  size_t bytes = connection->backlog.bytes() + (connection->tls == nullptr ? 0 : tlsWaiting(connection->tls));
+  pump->slot(slot)[kSlotPending] = static_cast<int32_t>(bytes < INT32_MAX ? bytes : INT32_MAX);
 }
 
 ssize_t sendOnce(int fd, iovec* parts, int count) {
@@ -82,10 +84,18 @@ void sendBacklog(Pump* pump, int slot) {
 
 void readOnce(Pump* pump, int slot) {
   Connection* connection = &pump->connections[slot];
-  uint8_t* at = pump->slab + pump->slabUsed;
+  Tls* tls = connection->tls;
+  uint8_t* at = tls == nullptr ? pump->slab + pump->slabUsed : pump->cipher;
   ssize_t count;
-  do count = recv(connection->fd, at, kReadMax, MSG_DONTWAIT);
+  do count = recv(connection->fd, at, tls == nullptr ? kReadMax : kCipherMax, MSG_DONTWAIT);
   while (count < 0 && errno == EINTR);
+  if (count > 0 && tls != nullptr) {
+    tlsStep(tls, at, static_cast<size_t>(count));
+    setPending(pump, slot);
+    int error = connection->backlog.bytes() > kTlsBacklogMax ? updateInterest(pump, slot) : 0;
+    if (error != 0) addEvent(pump, slot, kError, error, 0);
+    return;
+  }
   if (count > 0) {
     int32_t start = static_cast<int32_t>(pump->slabUsed);
     pump->slabUsed += static_cast<size_t>(count);
@@ -95,6 +105,7 @@ void readOnce(Pump* pump, int slot) {
     if (errno != EAGAIN && errno != EWOULDBLOCK) addEvent(pump, slot, kError, errno, 0);
     return;
   }
+  if (tls != nullptr) return tlsEnd(tls);
   connection->ended = true;
   int error = updateInterest(pump, slot);
   addEvent(pump, slot, kEnd, 0, 0);
@@ -139,6 +150,8 @@ int releaseSlot(Pump* pump, int slot, bool keep) {
   } else {
     close(fd);  // takes it out of the epoll set as well
   }
+  if (connection->tls != nullptr) freeTls(connection->tls);
+  connection->tls = nullptr;
   connection->backlog.clear();
   connection->fd = -1;
   int32_t* shared = pump->slot(slot);
@@ -151,10 +164,11 @@ int releaseSlot(Pump* pump, int slot, bool keep) {
 int updateInterest(Pump* pump, int slot) {
   Connection* connection = &pump->connections[slot];
   int32_t* control = pump->slot(slot) + kSlotControl;
-  bool reads = !connection->connecting && !connection->ended && (*control & kControlPaused) == 0;
+  bool isFull = connection->tls != nullptr && connection->backlog.bytes() > kTlsBacklogMax;
+  bool reads = !connection->connecting && !connection->ended && !isFull && (*control & kControlPaused) == 0;
   uint32_t wanted = 0;
   if (reads) wanted |= EPOLLIN;
-  if (connection->connecting || !connection->backlog.empty()) wanted |= EPOLLOUT;
+  if (connection->connecting || !connection->backlog.empty() || (connection->tls != nullptr && tlsBegins(connection->tls))) wanted |= EPOLLOUT;
   *control = reads ? *control & ~kControlDisarmed : *control | kControlDisarmed;
   if (wanted == connection->interest) return 0;
   // Nothing wanted takes it out altogether: epoll would go on reporting errors and hang-ups otherwise.
@@ -168,6 +182,14 @@ int updateInterest(Pump* pump, int slot) {
 }
 
 int sendParts(Pump* pump, int slot, iovec* parts, int count) {
+  Tls* tls = pump->connections[slot].tls;
+  if (tls == nullptr) return sendRaw(pump, slot, parts, count);
+  int error = tlsSend(tls, parts, count);
+  setPending(pump, slot);
+  return error == 0 ? 0 : failSend(pump, slot, error);
+}
+
+int sendRaw(Pump* pump, int slot, iovec* parts, int count) {
   Connection* connection = &pump->connections[slot];
   size_t sent = 0;
   bool wasEmpty = connection->backlog.empty();
@@ -194,6 +216,11 @@ int sendParts(Pump* pump, int slot, iovec* parts, int count) {
 bool orderFin(Pump* pump, int slot) {
   Connection* connection = &pump->connections[slot];
   connection->finOrdered = true;
+  if (connection->tls != nullptr) {
+    // During the handshake it waits with the bytes that wait.
+    if (!tlsEstablished(connection->tls)) return false;
+    tlsClose(connection->tls);
+  }
   if (!connection->finSent && connection->backlog.empty()) sendFin(connection);
   return connection->finSent;
 }
@@ -201,7 +228,17 @@ bool orderFin(Pump* pump, int slot) {
 void serveReady(Pump* pump, int slot, uint32_t ready) {
   Connection* connection = &pump->connections[slot];
   if (connection->connecting) return finishConnecting(pump, slot, ready);
+  if (connection->tls != nullptr && !tlsEstablished(connection->tls)) {
+    if (pump->handshakesLeft == 0) return;  // epoll tells again in the next turn
+    pump->handshakesLeft--;
+  }
   int before = pump->eventCount;
+  if (connection->tls != nullptr && tlsBegins(connection->tls)) {
+    beginStep(connection->tls);
+    int error = updateInterest(pump, slot);
+    if (error != 0) addEvent(pump, slot, kError, error, 0);
+    return;
+  }
   if (!connection->backlog.empty() && (ready & (EPOLLOUT | EPOLLERR | EPOLLHUP)) != 0) {
     sendBacklog(pump, slot);
     // After an error nothing else is told.

@@ -7,26 +7,13 @@ const KEPT_CONTEXTS = 16;
 const MIN_VERSION = "TLSv1.2";
 
 /**
- * Secure contexts by the PEM texts they were made from. Making one parses certificates and keys (milliseconds), using one is
+ * Contexts by the PEM texts they were made from. Making one parses certificates and keys (milliseconds), using one is
  * free, and sessions are resumed only within the same context.
  */
-export class SecureContexts {
-  readonly #kept: { readonly first: string; readonly second: string; readonly context: SecureContext }[] = [];
+export class KeptContexts<Context> {
+  readonly #kept: { readonly first: string; readonly second: string; readonly context: Context }[] = [];
 
-  /** @throws when the PEM texts are not a matching certificate and key */
-  server(options: TlsServerOptions): SecureContext {
-    return this.#find(options.cert, options.key, () =>
-      createSecureContext({ cert: options.cert, key: options.key, minVersion: MIN_VERSION }),
-    );
-  }
-
-  client(options: TlsClientOptions): SecureContext {
-    return this.#find("", options.ca ?? "", () =>
-      createSecureContext({ ca: options.ca === undefined ? systemRoots() : options.ca, minVersion: MIN_VERSION }),
-    );
-  }
-
-  #find(first: string, second: string, make: () => SecureContext): SecureContext {
+  find(first: string, second: string, make: () => Context): Context {
     const found = this.#kept.find((entry) => entry.first === first && entry.second === second);
     if (found !== undefined) return found.context;
     const context = make();
@@ -36,8 +23,26 @@ export class SecureContexts {
   }
 }
 
+/** Contexts of node:tls. */
+export class SecureContexts {
+  readonly #kept = new KeptContexts<SecureContext>();
+
+  /** @throws when the PEM texts are not a matching certificate and key */
+  server(options: TlsServerOptions): SecureContext {
+    return this.#kept.find(options.cert, options.key, () =>
+      createSecureContext({ cert: options.cert, key: options.key, minVersion: MIN_VERSION }),
+    );
+  }
+
+  client(options: TlsClientOptions): SecureContext {
+    return this.#kept.find("", options.ca ?? "", () =>
+      createSecureContext({ ca: options.ca === undefined ? systemRoots() : options.ca, minVersion: MIN_VERSION }),
+    );
+  }
+}
+
 /** The operating system's trust store; where it is empty (minimal containers), the one that comes with Node. */
-function systemRoots(): string[] {
+export function systemRoots(): string[] {
   const system = getCACertificates("system");
   return system.length > 0 ? system : getCACertificates("default");
 }

@@ -1,10 +1,17 @@
+import { constants } from "node:os";
 import { getSystemErrorName } from "node:util";
+import { copyOf } from "../bytes/copy.ts";
 import { SluiceError } from "../errors.ts";
 import { LIMITS } from "../limits.ts";
-import { CONTROL, EVENT, type NativePump, RUN_WORDS, SLOT, SLOT_WORDS } from "../native/pump.ts";
+import type { NativeTlsContext } from "../native/addons.ts";
+import { CONTROL, EVENT, type NativePump, RUN_WORDS, SLOT, SLOT_WORDS, type TlsSettings } from "../native/pump.ts";
 import type { PumpTransport } from "./pump.ts";
+import { encodeAlpn, type PumpContexts } from "./pump-tls.ts";
 import type { TlsClientOptions, TlsServerOptions, Wire, WireHandler } from "./types.ts";
 import { isLoopbackAddress, LINGER_MILLIS, NO_HANDLER } from "./wire.ts";
+
+const { EPROTO } = constants.errno;
+const NO_BYTES = new Uint8Array(0);
 
 /** One connection of the pump. Behaves as SocketWire does; the tests hold both to the same. */
 export class PumpWire implements Wire {
@@ -17,8 +24,12 @@ export class PumpWire implements Wire {
 
   readonly #transport: PumpTransport;
   readonly #native: NativePump;
-  /** Takes over when TLS starts. */
+  /** Takes over when TLS starts and the pump has none. */
   #secure: Wire | undefined;
+  #isTls = false;
+  /** While TLS is being agreed on. */
+  #handshake: Handshake | undefined;
+  #alpn: string | undefined;
   /** As in SocketWire, with connecting before open. */
   #state: "connecting" | "open" | "ending" | "closing" | "closed" = "open";
   #onConnected: ((errno: number) => void) | undefined;
@@ -68,7 +79,7 @@ export class PumpWire implements Wire {
   }
 
   get encrypted(): boolean {
-    return this.#secure !== undefined;
+    return this.#isTls;
   }
 
   get backlogBytes(): number {
@@ -81,11 +92,12 @@ export class PumpWire implements Wire {
   }
 
   get alpn(): string | undefined {
-    return this.#secure?.alpn;
+    return this.#secure === undefined ? this.#alpn : this.#secure.alpn;
   }
 
   peerCertificate(): Uint8Array | undefined {
-    return this.#secure?.peerCertificate();
+    if (this.#secure !== undefined) return this.#secure.peerCertificate();
+    return this.#isTls && this.slot >= 0 ? this.#native.certificate(this.slot) : undefined;
   }
 
   write(bytes: Uint8Array, start: number, end: number): void {
@@ -97,8 +109,8 @@ export class PumpWire implements Wire {
     if (this.#secure !== undefined) return this.#secure.pause();
     if (this.#paused) return;
     this.#paused = true;
-    // The pump looks at this before it reads; epoll is told only if bytes come meanwhile.
-    if (this.slot >= 0) this.#native.slots[this.slot * SLOT_WORDS + SLOT.control]! |= CONTROL.paused;
+    // The pump looks at this before it reads; epoll is told only if bytes come meanwhile. A handshake goes on.
+    if (this.slot >= 0 && this.#handshake === undefined) this.#native.slots[this.slot * SLOT_WORDS + SLOT.control]! |= CONTROL.paused;
   }
 
   resume(): void {
@@ -143,23 +155,39 @@ export class PumpWire implements Wire {
     this.#held = undefined;
     this.#native.close(this.slot);
     this.#detach();
+    this.#handshake?.failed("the connection was closed");
+    this.#handshake = undefined;
     this.#transport.closed(this);
   }
 
   acceptTls(options: TlsServerOptions): Promise<void> {
     if (this.#secure !== undefined) return this.#secure.acceptTls(options);
-    return this.#upgrade("SLUICE_PROTOCOL_VIOLATION", (wire, held) => {
-      const early = options.alreadyRead ?? new Uint8Array(0);
-      return wire.acceptTls({ ...options, alreadyRead: held === undefined ? early : Buffer.concat([early, held]) });
+    return this.#upgrade({
+      code: "SLUICE_PROTOCOL_VIOLATION",
+      context: (contexts) => contexts.server(options),
+      settings: { isServer: true, name: "", verify: false },
+      alpn: options.alpn,
+      early: options.alreadyRead ?? NO_BYTES,
+      check: (alpn) =>
+        options.requireAlpn && alpn === "" ? "the client did not ask for any of the application protocols offered here" : undefined,
+      handOver: (wire, early) => wire.acceptTls({ ...options, alreadyRead: early }),
     });
   }
 
   startTls(options: TlsClientOptions): Promise<void> {
     if (this.#secure !== undefined) return this.#secure.startTls(options);
-    return this.#upgrade("SLUICE_TARGET_UNREACHABLE", (wire, held) => {
-      if (held === undefined) return wire.startTls(options);
-      wire.destroy();
-      throw new SluiceError("SLUICE_TARGET_UNREACHABLE", "TLS handshake failed: the peer sent bytes before it");
+    return this.#upgrade({
+      code: "SLUICE_TARGET_UNREACHABLE",
+      context: (contexts) => contexts.client(options),
+      settings: { isServer: false, name: options.serverName, verify: options.verify },
+      alpn: options.alpn,
+      early: NO_BYTES,
+      check: () => undefined,
+      handOver: (wire, early) => {
+        if (early.length === 0) return wire.startTls(options);
+        wire.destroy();
+        throw new SluiceError("SLUICE_TARGET_UNREACHABLE", "TLS handshake failed: the peer sent bytes before it");
+      },
     });
   }
 
@@ -167,7 +195,7 @@ export class PumpWire implements Wire {
   received(bytes: Uint8Array, start: number, end: number): void {
     if (this.#state !== "open" && this.#state !== "ending") return;
     if (this.#paused) {
-      this.#held = bytes.slice(start, end);
+      this.#held = copyOf(bytes, start, end);
       return;
     }
     try {
@@ -184,6 +212,7 @@ export class PumpWire implements Wire {
       this.#onConnected = undefined;
       return tell((flags & EVENT.error) === 0 ? 0 : errno);
     }
+    if ((flags & EVENT.secured) !== 0) return this.#secured();
     if ((flags & EVENT.drained) !== 0) this.tellDrained();
     if ((flags & EVENT.finished) !== 0) this.#finSent = true;
     if ((flags & EVENT.end) !== 0) {
@@ -222,6 +251,8 @@ export class PumpWire implements Wire {
       else this.#moreRuns.push(start, end);
     }
     this.#staged += end - start;
+    // Noted as soon as it shows: by the time of the send some may have left, and a peer that was paused would wait for ever.
+    if (this.backlogBytes >= LIMITS.backlogHighBytes) this.#wasHigh = true;
     if (this.#isDirty) return false;
     this.#isDirty = true;
     return true;
@@ -231,7 +262,6 @@ export class PumpWire implements Wire {
   putRuns(runs: Int32Array, count: number): number {
     this.#isDirty = false;
     if (this.#staged === 0 || this.slot < 0) return count;
-    if (this.backlogBytes >= LIMITS.backlogHighBytes) this.#wasHigh = true;
     this.#staged = 0;
     let at = count * RUN_WORDS;
     runs[at] = this.slot;
@@ -298,7 +328,11 @@ export class PumpWire implements Wire {
   }
 
   fail(call: string, errno: number): void {
-    this.#error ??= systemError(call, errno);
+    const problem = this.#isTls && errno === EPROTO && this.slot >= 0 ? this.#native.tlsState(this.slot).problem : undefined;
+    const error = problem === undefined ? systemError(call, errno) : new Error(problem);
+    this.#error ??= error;
+    this.#handshake?.failed(problem ?? getSystemErrorName(-errno));
+    this.#handshake = undefined;
     this.destroy();
   }
 
@@ -369,16 +403,54 @@ export class PumpWire implements Wire {
     this.#transport.onFault(error);
   }
 
-  async #upgrade(
-    code: "SLUICE_PROTOCOL_VIOLATION" | "SLUICE_TARGET_UNREACHABLE",
-    start: (wire: Wire, held: Uint8Array | undefined) => Promise<void>,
-  ): Promise<void> {
-    if (this.#state !== "open") throw new SluiceError(code, "TLS cannot start on this connection now");
+  #secured(): void {
+    const handshake = this.#handshake;
+    this.#handshake = undefined;
+    if (handshake === undefined) return;
+    const { alpn } = this.#native.tlsState(this.slot);
+    const refusal = handshake.check(alpn);
+    if (refusal !== undefined) {
+      this.#error ??= new Error(refusal);
+      handshake.failed(refusal);
+      return this.destroy();
+    }
+    this.#alpn = alpn === "" ? undefined : alpn;
+    if (this.#paused) this.#native.slots[this.slot * SLOT_WORDS + SLOT.control]! |= CONTROL.paused;
+    handshake.done();
+  }
+
+  async #upgrade(start: TlsStart): Promise<void> {
+    const { code } = start;
+    if (this.#state !== "open" || this.#isTls) throw new SluiceError(code, "TLS cannot start on this connection now");
     this.#transport.flush();
     if (!this.writable || this.slot < 0 || this.#peerEnded || this.#heldEnd) {
       this.destroy();
       throw new SluiceError(code, "the connection closed before TLS started");
     }
+    this.#isTls = true;
+    const early = this.#held === undefined ? start.early : Buffer.concat([start.early, this.#held]);
+    this.#held = undefined;
+    const contexts = this.#transport.tls;
+    if (contexts === undefined) return this.#handOver(start, early);
+    try {
+      this.#native.secure(this.slot, start.context(contexts), { ...start.settings, alpn: encodeAlpn(start.alpn), early });
+    } catch (thrown) {
+      this.destroy();
+      throw new SluiceError("SLUICE_INTERNAL", "TLS cannot start: certificate, key or trusted roots are unusable", { cause: thrown });
+    }
+    // From here on the socket's bytes are TLS records, and have to be read.
+    this.#paused = false;
+    this.#rearm();
+    await new Promise<void>((resolve, reject) => {
+      this.#handshake = {
+        check: start.check,
+        done: resolve,
+        failed: (reason) => reject(new SluiceError(code, `TLS handshake failed: ${reason}`)),
+      };
+    });
+  }
+
+  #handOver(start: TlsStart, early: Uint8Array): Promise<void> {
     const { fd, unsent } = this.#native.release(this.slot);
     this.#detach();
     const wire = this.#transport.sockets.adopt(fd);
@@ -394,8 +466,26 @@ export class PumpWire implements Wire {
       onUnrecorded: (error) => this.handler.onUnrecorded(error),
     };
     if (unsent.length > 0) wire.write(unsent, 0, unsent.length);
-    await start(wire, this.#held);
+    return start.handOver(wire, early);
   }
+}
+
+interface Handshake {
+  /** Why the finished handshake is refused all the same. */
+  check(alpn: string): string | undefined;
+  done(): void;
+  failed(reason: string): void;
+}
+
+interface TlsStart {
+  readonly code: "SLUICE_PROTOCOL_VIOLATION" | "SLUICE_TARGET_UNREACHABLE";
+  readonly context: (contexts: PumpContexts) => NativeTlsContext;
+  readonly settings: Pick<TlsSettings, "isServer" | "name" | "verify">;
+  readonly alpn: readonly string[];
+  readonly early: Uint8Array;
+  readonly check: Handshake["check"];
+  /** The same over node:tls. */
+  readonly handOver: (wire: Wire, early: Uint8Array) => Promise<void>;
 }
 
 /** An error as node:net makes it: the system's code, and which call failed. */

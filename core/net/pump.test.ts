@@ -4,11 +4,12 @@ import { once } from "node:events";
 import { readdirSync } from "node:fs";
 import { connect, type Socket } from "node:net";
 import { after, before, describe, test } from "node:test";
+import { connect as connectTls } from "node:tls";
 import { promisify } from "node:util";
 import { Worker } from "node:worker_threads";
 import { LIMITS } from "../limits.ts";
 import { buildNative } from "../native/build.ts";
-import { bytesOf, closeAll, Events, listen, listenAdopting, newTransport, relay, send, until } from "./rig.ts";
+import { bytesOf, closeAll, Events, listen, listenAdopting, makeCertificate, newTransport, relay, send, until } from "./rig.ts";
 import { transportName } from "./transport.ts";
 import type { Transport, Wire } from "./types.ts";
 
@@ -263,14 +264,16 @@ describe("pump", () => {
 
   test("a worker that is terminated under load closes its connections and leaves the process alone", { timeout: 20_000 }, async () => {
     const program = `
-      import { parentPort } from "node:worker_threads";
+      import { parentPort, workerData } from "node:worker_threads";
       import { accept, listen } from ${here("../native/acceptor.ts")};
       import { createPumpTransport } from ${here("./pump.ts")};
       const transport = createPumpTransport();
+      let count = 0;
       const { fd, port } = listen("127.0.0.1", 0);
       accept(fd, (fds) => {
         for (const accepted of fds) {
           const wire = transport.adopt(accepted);
+          if (++count % 2 === 0) wire.acceptTls({ ...workerData, alpn: [], requireAlpn: false }).catch(() => {});
           wire.handler = {
             onData: (bytes, start, end) => wire.write(bytes, start, end),
             onDrain() {}, onEnd() {}, onClose() {}, onUnrecorded() {},
@@ -279,14 +282,20 @@ describe("pump", () => {
       });
       parentPort.postMessage(port);`;
     const openFds = (): number => readdirSync("/proc/self/fd").length;
+    const certificate = makeCertificate("DNS:localhost");
     let before = 0;
     for (let round = 0; round < 3; round++) {
-      const worker = new Worker(new URL(`data:text/javascript,${encodeURIComponent(program)}`));
+      const worker = new Worker(new URL(`data:text/javascript,${encodeURIComponent(program)}`), { workerData: certificate });
       const [port] = (await once(worker, "message")) as [number];
       let echoed = 0;
       let closed = 0;
-      const clients = Array.from({ length: 20 }, () => {
-        const client = connect(port, "127.0.0.1");
+      const clients: Socket[] = [];
+      for (let i = 0; i < 20; i++) {
+        const raw = connect(port, "127.0.0.1");
+        await once(raw, "connect");
+        raw.on("error", () => {});
+        // Every second connection has TLS on the worker's side.
+        const client = i % 2 === 0 ? raw : connectTls({ socket: raw, ca: certificate.cert, servername: "localhost" });
         const chunk = Buffer.alloc(10_000);
         client.on("error", () => {}).once("close", () => (closed += 1));
         client.on("data", (part: Buffer) => {
@@ -294,8 +303,8 @@ describe("pump", () => {
           client.write(chunk);
         });
         client.write(chunk);
-        return client;
-      });
+        clients.push(client);
+      }
       await until(() => echoed > 5_000_000, "traffic");
       await worker.terminate();
       await until(() => closed === clients.length, "every client sees its connection close");

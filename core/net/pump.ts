@@ -1,19 +1,23 @@
+import { copyInto } from "../bytes/copy.ts";
 import { LIMITS } from "../limits.ts";
 import { EVENT, EVENT_WORDS, NativePump } from "../native/pump.ts";
 import { dialFirst } from "./pump-dial.ts";
+import { PumpContexts } from "./pump-tls.ts";
 import { PumpWire } from "./pump-wire.ts";
 import { createSocketTransport } from "./sockets.ts";
 import type { Transport, Wire } from "./types.ts";
-
-/** Up to this many bytes a loop copies faster than a view is made. */
-const LOOP_COPY_BYTES = 24;
 
 /**
  * The transport over the native pump. One per worker.
  * @throws SluiceError SLUICE_INTERNAL when the addon is not built
  */
-export function createPumpTransport(): Transport {
-  return new PumpTransport();
+export function createPumpTransport(options: PumpOptions = {}): Transport {
+  return new PumpTransport(options);
+}
+
+export interface PumpOptions {
+  /** Leave TLS to node:tls although the pump can do it; for tests of what happens where it cannot. */
+  readonly withoutTls?: boolean;
 }
 
 /**
@@ -25,7 +29,9 @@ export class PumpTransport implements Transport {
   beforeSend: () => void = () => {};
   onFault: (error: unknown) => void = () => {};
 
-  /** Carries connections with TLS. */
+  /** undefined where the runtime's OpenSSL is not one that the addon was built for. */
+  readonly tls: PumpContexts | undefined;
+  /** Carries connections with TLS then. */
   readonly sockets: Transport = createSocketTransport();
   readonly #native: NativePump;
   readonly #page: Uint8Array;
@@ -43,9 +49,10 @@ export class PumpTransport implements Transport {
   /** Between the first event of a batch and its flush. */
   #inBatch = false;
 
-  constructor() {
+  constructor(options: PumpOptions) {
     this.#native = new NativePump(LIMITS.backlogLowBytes, (eventCount) => this.#onBatch(eventCount));
     this.#page = this.#native.page;
+    if (this.#native.tlsVersion !== "" && options.withoutTls !== true) this.tls = new PumpContexts(this.#native);
     this.sockets.beforeSend = () => this.beforeSend();
     this.sockets.onFault = (error) => this.onFault(error);
   }
@@ -76,8 +83,7 @@ export class PumpTransport implements Transport {
       if (this.#flushing) throw new Error("beforeSend must not write");
       const used = this.#used;
       const count = Math.min(end - at, page.length - used);
-      if (count <= LOOP_COPY_BYTES) for (let i = 0; i < count; i++) page[used + i] = bytes[at + i]!;
-      else page.set(at === 0 && count === bytes.length ? bytes : bytes.subarray(at, at + count), used);
+      copyInto(bytes, at, at + count, page, used);
       this.#runs += 1;
       if (wire.addRun(used, used + count)) this.markDirty(wire);
       this.#used = used + count;
@@ -95,20 +101,35 @@ export class PumpTransport implements Transport {
     if (this.#dirtyCount === 0 || this.#flushing) return;
     this.#flushing = true;
     const wires = this.#dirty;
+    const count = this.#dirtyCount;
     try {
       this.beforeSend();
-      let runs = 0;
-      for (let i = 0; i < this.#dirtyCount; i++) runs = wires[i]!.putRuns(this.#native.runs, runs);
-      if (runs > 0) this.#native.send(runs);
-      for (let i = 0; i < this.#dirtyCount; i++) wires[i]!.sent();
+      this.#send(wires, count);
     } catch (thrown) {
       const error = thrown instanceof Error ? thrown : new Error("the batch could not be recorded");
-      for (let i = 0; i < this.#dirtyCount; i++) wires[i]!.drop(error);
+      for (let i = 0; i < count; i++) wires[i]!.drop(error);
     }
     this.#flushing = false;
-    this.#dirtyCount = 0;
     this.#used = 0;
     this.#runs = 0;
+    // Wires that were ended from within beforeSend() have their turn later.
+    const later = this.#dirtyCount - count;
+    for (let i = 0; i < later; i++) wires[i] = wires[count + i]!;
+    this.#dirtyCount = later;
+    if (later > 0) this.#schedule();
+  }
+
+  #send(wires: readonly PumpWire[], count: number): void {
+    try {
+      let runs = 0;
+      for (let i = 0; i < count; i++) runs = wires[i]!.putRuns(this.#native.runs, runs);
+      if (runs > 0) this.#native.send(runs);
+      for (let i = 0; i < count; i++) wires[i]!.sent();
+    } catch (error) {
+      // A defect: which of the bytes have left is not known, so none of these connections may go on.
+      for (let i = 0; i < count; i++) wires[i]!.destroy();
+      this.onFault(error);
+    }
   }
 
   attached(wire: PumpWire): void {
@@ -138,18 +159,26 @@ export class PumpTransport implements Transport {
   }
 
   #onBatch(eventCount: number): void {
-    const { events, slab } = this.#native;
+    let told = 0;
     this.#inBatch = true;
-    for (let i = 0; i < eventCount; i++) {
-      const at = i * EVENT_WORDS;
-      const wire = this.#wires[events[at]!];
-      if (wire === undefined || wire.generation !== events[at + 1]) continue;
-      const flags = events[at + 2]!;
-      if (flags === EVENT.data) wire.received(slab, events[at + 3]!, events[at + 4]!);
-      else wire.happened(flags, events[at + 3]!);
+    try {
+      for (; told < eventCount; told++) this.#tell(told * EVENT_WORDS);
+    } finally {
+      // Handlers' exceptions do not get here. Should one come from elsewhere, the events behind it are lost, and a connection
+      // that misses bytes must not go on.
+      for (; told < eventCount; told++) this.#wires[this.#native.events[told * EVENT_WORDS]!]?.destroy();
+      this.#inBatch = false;
+      this.flush();
     }
-    this.flush();
-    this.#inBatch = false;
+  }
+
+  #tell(at: number): void {
+    const { events, slab } = this.#native;
+    const wire = this.#wires[events[at]!];
+    if (wire === undefined || wire.generation !== events[at + 1]) return;
+    const flags = events[at + 2]!;
+    if (flags === EVENT.data) wire.received(slab, events[at + 3]!, events[at + 4]!);
+    else wire.happened(flags, events[at + 3]!);
   }
 
   #schedule(): void {

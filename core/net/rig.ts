@@ -1,10 +1,15 @@
 import assert from "node:assert/strict";
+import { execFileSync } from "node:child_process";
 import { once } from "node:events";
+import { mkdtempSync, readFileSync, rmSync } from "node:fs";
 import type { AddressInfo, Server, Socket } from "node:net";
 import { createServer } from "node:net";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
 import { LIMITS } from "../limits.ts";
+import { createPumpTransport } from "./pump.ts";
 import { createTransport, type TransportName } from "./transport.ts";
-import type { Transport, Wire, WireHandler } from "./types.ts";
+import type { TlsServerOptions, Transport, Wire, WireHandler } from "./types.ts";
 
 /** What the transport's tests share. A wire's events as a test sees them: */
 export class Events implements WireHandler {
@@ -62,8 +67,11 @@ export function closeAll(): void {
   for (const server of servers) server.close();
 }
 
-export function newTransport(name: TransportName): Transport {
-  const transport = createTransport(name);
+/** What the tests run over: the transports, and the pump that leaves TLS to node:tls. */
+export type Kind = TransportName | "pump with node:tls";
+
+export function newTransport(kind: Kind): Transport {
+  const transport = kind === "pump with node:tls" ? createPumpTransport({ withoutTls: true }) : createTransport(kind);
   transports.push(transport);
   return transport;
 }
@@ -97,9 +105,10 @@ export async function until(condition: () => boolean, what: string, millis = 5_0
 export const bytesOf = (text: string): Uint8Array => Buffer.from(text);
 export const send = (wire: Wire, text: string): void => wire.write(bytesOf(text), 0, Buffer.byteLength(text));
 
-/** client ↔ adopted wire ↔ connected wire ↔ server: the shape of a session. */
-export async function relay(transport: Transport, serverPort: number): Promise<number> {
+/** client ↔ adopted wire ↔ connected wire ↔ server: the shape of a session. @param tls with the client */
+export async function relay(transport: Transport, serverPort: number, tls?: TlsServerOptions): Promise<number> {
   return listenAdopting(transport, async (front) => {
+    if (tls !== undefined) await front.acceptTls(tls);
     const back = new Promise<Wire>((resolve) => {
       void transport.connect({ host: "127.0.0.1", port: serverPort }, 1_000).then(resolve);
     });
@@ -120,4 +129,42 @@ export async function relay(transport: Transport, serverPort: number): Promise<n
     other.handler = pump(other, front);
     for (const bytes of early) other.write(bytes, 0, bytes.length);
   });
+}
+
+/** A server that pours `total` bytes over whoever comes, as fast as they are taken. */
+export function listenPouring(total: number): Promise<number> {
+  const chunk = Buffer.alloc(256 * 1024, "0123456789abcdef-");
+  return listen((socket) => {
+    let poured = 0;
+    const pour = (): void => {
+      while (poured < total && socket.write(chunk)) poured += chunk.length;
+      if (poured >= total) socket.end();
+      else poured += chunk.length;
+    };
+    socket.on("drain", pour).on("error", () => {});
+    pour();
+  });
+}
+
+export interface Certificate {
+  readonly cert: string;
+  readonly key: string;
+}
+
+/** A self-signed certificate. @param names openssl's subjectAltName. */
+export function makeCertificate(names: string): Certificate {
+  const folder = mkdtempSync(join(tmpdir(), "sluice-tls-"));
+  try {
+    execFileSync(
+      "openssl",
+      [
+        ...["req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes", "-days", "2", "-subj", "/CN=gateway"],
+        ...["-addext", `subjectAltName=${names}`, "-keyout", join(folder, "key"), "-out", join(folder, "cert")],
+      ],
+      { stdio: "ignore" },
+    );
+    return { cert: readFileSync(join(folder, "cert"), "utf8"), key: readFileSync(join(folder, "key"), "utf8") };
+  } finally {
+    rmSync(folder, { recursive: true });
+  }
 }

@@ -1,6 +1,6 @@
 /**
- * The transport: everything that moves session bytes, behind one interface. Two implementations are
- * foreseen: node:net/node:tls sockets (core/net/sockets.ts) and the native batched pump.
+ * The transport: everything that moves session bytes, behind one interface. Two implementations:
+ * the native batched pump (core/net/pump.ts) and node:net/node:tls sockets (core/net/sockets.ts); core/net/transport.ts chooses.
  *
  * Bytes handed to onData are valid only until it returns. write() copies into the batch; the batch of one
  * event-loop turn is sent after beforeSend() returned, so whatever must be on record first is.

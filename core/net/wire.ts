@@ -178,6 +178,8 @@ export class SocketWire implements Wire {
       else this.#moreRuns.push(start, end);
     }
     this.#staged += end - start;
+    // Noted as soon as backlogBytes shows it: by the time of the send some may have left, and a peer that was paused would wait for ever.
+    if (this.#staged + this.#queuedAtSend >= LIMITS.backlogHighBytes) this.#wasHigh = true;
     if (this.#isDirty) return false;
     this.#isDirty = true;
     return true;
@@ -189,7 +191,6 @@ export class SocketWire implements Wire {
     const { bytes } = page;
     let usesPage = false;
     if (this.#staged > 0) {
-      if (this.#staged + this.#queuedAtSend >= LIMITS.backlogHighBytes) this.#wasHigh = true;
       const more = this.#moreRuns;
       // A TLS socket may keep a chunk until earlier records have left. A plain socket that is already blocked gets its own copy
       // too: otherwise every small write to a slow reader would hold a whole page.
