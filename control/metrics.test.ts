@@ -22,6 +22,7 @@ it("adds up what workers report", async () => {
   metrics.live({ orders: 9, billing: 1 });
   metrics.live({ orders: 3 });
   metrics.reload("refused");
+  metrics.connectionsRefused("address", 3);
   metrics.workerRestarted();
   metrics.locksInForce(2);
   const text = await metrics.text();
@@ -41,6 +42,8 @@ it("adds up what workers report", async () => {
     "sluice_journal_bytes_total 200",
     'sluice_reload_total{result="refused"} 1',
     'sluice_reload_total{result="ok"} 0',
+    'sluice_connections_refused_total{reason="address"} 3',
+    'sluice_connections_refused_total{reason="sessions"} 0',
     "sluice_worker_restarts_total 1",
     "sluice_locks 2",
   ]) {

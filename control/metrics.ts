@@ -21,12 +21,16 @@ export interface WorkerDelta {
   readonly journalBytes?: number;
 }
 
+/** Why a connection was closed before it could say anything. */
+export type Refusal = "descriptors" | "sessions" | "address" | "proxy_header";
+
 /** The gateway's metrics; fed and read on the main thread. */
 export interface Metrics {
   add(delta: WorkerDelta): void;
   /** Live sessions by target; a target that is left out has none. */
   live(sessions: Readonly<Record<string, number>>): void;
   reload(result: "ok" | "refused"): void;
+  connectionsRefused(reason: Refusal, count: number): void;
   workerRestarted(): void;
   locksInForce(count: number): void;
   /** Prometheus text exposition format 0.0.4. */
@@ -46,6 +50,7 @@ export function createMetrics(options: { readonly process?: boolean } = {}): Met
   const operations = counter("operations_total", "Operations decided.", ["target", "effect"]);
   const denied = counter("denied_total", "Operations refused, by the rule that refused; none: no rule allowed them.", ["rule"]);
   const authFailures = counter("auth_failures_total", "Credentials refused.", ["issuer", "code"]);
+  const refusals = counter("connections_refused_total", "Connections closed at once.", ["reason"]);
   const reloads = counter("reload_total", "Reloads of configuration and policy.", ["result"]);
   const bytes = counter("bytes_total", "Bytes relayed.", ["direction"]);
   const cacheHits = counter("decision_cache_hits_total", "Decisions taken from a cache.");
@@ -67,6 +72,7 @@ export function createMetrics(options: { readonly process?: boolean } = {}): Met
   // Known from the start, so that a rate over them does not begin with a gap.
   for (const direction of ["from_clients", "to_clients"]) bytes.inc({ direction }, 0);
   for (const result of ["ok", "refused"]) reloads.inc({ result }, 0);
+  for (const reason of ["descriptors", "sessions", "address", "proxy_header"]) refusals.inc({ reason }, 0);
 
   return {
     add(delta) {
@@ -90,6 +96,7 @@ export function createMetrics(options: { readonly process?: boolean } = {}): Met
       sessionsLive.reset();
       for (const [target, count] of Object.entries(sessions)) sessionsLive.inc({ target: bound.target(target) }, count);
     },
+    connectionsRefused: (reason, count) => refusals.inc({ reason }, count),
     reload: (result) => reloads.inc({ result }),
     workerRestarted: () => restarts.inc(),
     locksInForce: (count) => locks.set(count),

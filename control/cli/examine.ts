@@ -4,7 +4,7 @@ import { dirname } from "node:path";
 import { request } from "undici";
 import { type LoadedConfig, loadConfig } from "../../core/config/load.ts";
 import type { Config, ServerTls } from "../../core/config/types.ts";
-import { loadAcceptor, loadMatcher } from "../../core/native/addons.ts";
+import { loadAcceptor, loadMatcher, loadPump } from "../../core/native/addons.ts";
 import { dataFolderHolder } from "../data-lock.ts";
 
 export interface Finding {
@@ -21,7 +21,12 @@ const CLOCK_SECONDS = 30;
 const ISSUER_MILLIS = 5_000;
 
 export async function examine(file: string): Promise<Finding[]> {
-  const findings = [node(), addon("acceptor", loadAcceptor, "fail"), addon("matcher", loadMatcher, "warn")];
+  const findings = [
+    node(),
+    addon("acceptor", loadAcceptor, "fail"),
+    addon("matcher", loadMatcher, "warn"),
+    addon("pump", loadPump, "warn"),
+  ];
   let loaded: LoadedConfig;
   try {
     loaded = loadConfig(file);
@@ -55,6 +60,11 @@ function node(): Finding {
     : { check: "node", status: "fail", detail: `${detail}; version ${NODE_MAJOR} is needed: run npm install` };
 }
 
+const INSTEAD: Readonly<Record<string, string>> = {
+  matcher: "masking uses its slower portable engine; ",
+  pump: "connections go over Node's own sockets, which cost more; ",
+};
+
 function addon(name: string, load: () => object, missing: "warn" | "fail"): Finding {
   const check = `native ${name}`;
   try {
@@ -63,8 +73,7 @@ function addon(name: string, load: () => object, missing: "warn" | "fail"): Find
   } catch (thrown) {
     const { cause } = thrown as Error;
     const why = cause instanceof Error ? cause.message.split("\n")[0] : (thrown as Error).message;
-    const advice = name === "matcher" ? "masking uses its slower portable engine; set the project up again" : "set the project up again";
-    return { check, status: missing, detail: `${why}; ${advice}` };
+    return { check, status: missing, detail: `${why}; ${INSTEAD[name] ?? ""}set the project up again` };
   }
 }
 
