@@ -21,7 +21,7 @@ const STAMP = join(HERE, "build", "sluice.stamp");
 const SOURCES = [
   ...["binding.gyp", "build.ts", "napi_util.h", "acceptor.cc", "sources.h"],
   ...["matcher.cc", "digits.h", "literals.h"],
-  ...["pump.cc", "pump.h", "pump_backlog.h", "pump_socket.cc", "pump_tls.cc", "pump_tls.h"],
+  ...["pump.cc", "pump.h", "pump_addon.h", "pump_backlog.h", "pump_secure.cc", "pump_socket.cc", "pump_tls.cc", "pump_tls.h"],
 ];
 const ADDONS = ["sluice_acceptor", "sluice_matcher", "sluice_pump"];
 

@@ -7,9 +7,10 @@ import { after, before, describe, test } from "node:test";
 import { connect as connectTls } from "node:tls";
 import { promisify } from "node:util";
 import { Worker } from "node:worker_threads";
+import { makeCertificate } from "../../test/helpers/certificates.ts";
 import { LIMITS } from "../limits.ts";
 import { buildNative } from "../native/build.ts";
-import { bytesOf, closeAll, Events, listen, listenAdopting, makeCertificate, newTransport, relay, send, until } from "./rig.ts";
+import { bytesOf, closeAll, Events, listen, listenAdopting, newTransport, relay, send, until } from "./rig.ts";
 import { transportName } from "./transport.ts";
 import type { Transport, Wire } from "./types.ts";
 

@@ -1,11 +1,7 @@
 import assert from "node:assert/strict";
-import { execFileSync } from "node:child_process";
 import { once } from "node:events";
-import { mkdtempSync, readFileSync, rmSync } from "node:fs";
 import type { AddressInfo, Server, Socket } from "node:net";
 import { createServer } from "node:net";
-import { tmpdir } from "node:os";
-import { join } from "node:path";
 import { LIMITS } from "../limits.ts";
 import { createPumpTransport } from "./pump.ts";
 import { createTransport, type TransportName } from "./transport.ts";
@@ -144,27 +140,4 @@ export function listenPouring(total: number): Promise<number> {
     socket.on("drain", pour).on("error", () => {});
     pour();
   });
-}
-
-export interface Certificate {
-  readonly cert: string;
-  readonly key: string;
-}
-
-/** A self-signed certificate. @param names openssl's subjectAltName. */
-export function makeCertificate(names: string): Certificate {
-  const folder = mkdtempSync(join(tmpdir(), "sluice-tls-"));
-  try {
-    execFileSync(
-      "openssl",
-      [
-        ...["req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes", "-days", "2", "-subj", "/CN=gateway"],
-        ...["-addext", `subjectAltName=${names}`, "-keyout", join(folder, "key"), "-out", join(folder, "cert")],
-      ],
-      { stdio: "ignore" },
-    );
-    return { cert: readFileSync(join(folder, "cert"), "utf8"), key: readFileSync(join(folder, "key"), "utf8") };
-  } finally {
-    rmSync(folder, { recursive: true });
-  }
 }

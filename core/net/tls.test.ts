@@ -3,21 +3,9 @@ import { once } from "node:events";
 import { connect, type Socket } from "node:net";
 import { after, before, describe, test } from "node:test";
 import { connect as connectTls } from "node:tls";
+import { makeCertificate } from "../../test/helpers/certificates.ts";
 import { buildNative } from "../native/build.ts";
-import {
-  type Certificate,
-  closeAll,
-  Events,
-  type Kind,
-  listen,
-  listenAdopting,
-  listenPouring,
-  makeCertificate,
-  newTransport,
-  relay,
-  send,
-  until,
-} from "./rig.ts";
+import { closeAll, Events, type Kind, listen, listenAdopting, listenPouring, newTransport, relay, send, until } from "./rig.ts";
 import type { TlsServerOptions, Transport, Wire } from "./types.ts";
 
 before(() => buildNative({ quiet: true }));
@@ -29,7 +17,7 @@ function tls(kind: Kind): void {
   let options: TlsServerOptions;
   let ca = "";
   before(() => {
-    const made: Certificate = makeCertificate("DNS:localhost,IP:127.0.0.1");
+    const made = makeCertificate("DNS:localhost,IP:127.0.0.1");
     ca = made.cert;
     options = { ...made, alpn: ["postgresql"], requireAlpn: false };
   });

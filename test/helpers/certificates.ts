@@ -1,4 +1,6 @@
-import { readFileSync, writeFileSync } from "node:fs";
+import { execFileSync } from "node:child_process";
+import { mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";
+import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { mustRun } from "./processes.ts";
 
@@ -59,4 +61,27 @@ export async function createAuthority(folder: string, commonName = "Sluice test 
       return { certFile, keyFile, cert: readFileSync(certFile, "utf8"), key: readFileSync(keyFile, "utf8") };
     },
   };
+}
+
+interface SelfSigned {
+  readonly cert: string;
+  readonly key: string;
+}
+
+/** A self-signed certificate. @param names openssl's subjectAltName. */
+export function makeCertificate(names: string): SelfSigned {
+  const folder = mkdtempSync(join(tmpdir(), "sluice-tls-"));
+  try {
+    execFileSync(
+      "openssl",
+      [
+        ...["req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes", "-days", "2", "-subj", "/CN=gateway"],
+        ...["-addext", `subjectAltName=${names}`, "-keyout", join(folder, "key"), "-out", join(folder, "cert")],
+      ],
+      { stdio: "ignore" },
+    );
+    return { cert: readFileSync(join(folder, "cert"), "utf8"), key: readFileSync(join(folder, "key"), "utf8") };
+  } finally {
+    rmSync(folder, { recursive: true });
+  }
 }

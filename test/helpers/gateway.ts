@@ -31,6 +31,8 @@ export interface GatewayOptions {
   readonly config?: Readonly<Record<string, unknown>>;
   /** TLS for the PostgreSQL listener. */
   readonly tls?: ServerCertificate;
+  /** Further keys of the PostgreSQL listener. */
+  readonly listener?: Readonly<Record<string, unknown>>;
   readonly env?: Readonly<Record<string, string>>;
   /** Put in front of the command, as `["taskset", "-c", "0"]`. */
   readonly wrap?: readonly string[];
@@ -105,6 +107,7 @@ export async function startGateway(options: GatewayOptions): Promise<Gateway> {
         protocol: "postgres",
         listen: `127.0.0.1:${port}`,
         ...(options.tls && { tls: { cert: options.tls.certFile, key: options.tls.keyFile } }),
+        ...options.listener,
       },
     ],
     identity: {
