@@ -7,6 +7,8 @@ export const LIMITS = {
   handshakeMillis: 15_000,
   /** Connecting to a target and authenticating there. */
   dialMillis: 10_000,
+  /** A proxy's header with everything behind it; its specification promises senders no more (section 2). */
+  proxyHeaderBytes: 536,
   /** PostgreSQL's own MAX_STARTUP_PACKET_LENGTH. */
   startupPacketBytes: 10_000,
   startupParameters: 64,

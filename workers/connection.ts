@@ -3,6 +3,7 @@ import type { ListenerConfig, TargetConfig } from "../core/config/types.ts";
 import { SluiceError, toSluiceError } from "../core/errors.ts";
 import type { Identity } from "../core/identity/types.ts";
 import { LIMITS } from "../core/limits.ts";
+import { ProxyHeaderError } from "../core/net/proxy-header.ts";
 import type { Wire } from "../core/net/types.ts";
 import type { Grant } from "../core/verdict.ts";
 import { Conversation } from "../protocols/postgres/conversation.ts";
@@ -11,19 +12,24 @@ import { cancel, dial, type Upstream } from "../protocols/postgres/dial.ts";
 import { askCredential, type Greeting, greet, welcome } from "../protocols/postgres/greet.ts";
 import { Relay } from "../protocols/postgres/relay.ts";
 import { parseSearchPath } from "../protocols/postgres/search-path.ts";
-import { type Room, sameTarget } from "./room.ts";
+import { type Client, directClient, proxiedClient } from "./client.ts";
+import { type Room, report, sameTarget } from "./room.ts";
 
 /**
  * The path of one connection, from accept to close:
  *
- *     adopt → greet → identify → authorize → dial → relay → close
+ *     adopt → (proxy's header) → greet → identify → authorize → dial → relay → close
  *
  * A step that fails ends the connection with an error the client understands; nothing behind it happens. Resolves when
  * both legs are closed and the session's end is on record.
+ * @param onProxied the peer is a trusted proxy, whose header comes first; called with the client's address that it tells
  */
-export async function serve(wire: Wire, listener: ListenerConfig, room: Room): Promise<void> {
+export async function serve(wire: Wire, listener: ListenerConfig, room: Room, onProxied?: (clientAddress: string) => void): Promise<void> {
   const conversation = new Conversation(wire, { deadlineMillis: LIMITS.handshakeMillis, peer: "client" });
-  const clientAddress = wire.remoteAddress;
+  const client = onProxied === undefined ? directClient(wire) : await throughProxy(conversation);
+  if (client === undefined) return;
+  onProxied?.(client.address);
+  const clientAddress = client.address;
   let greeting: Greeting | undefined;
   let identity: Identity | undefined;
   try {
@@ -34,7 +40,7 @@ export async function serve(wire: Wire, listener: ListenerConfig, room: Room): P
       wire.lastWords(NOTHING);
       return;
     }
-    const credential = await askCredential(conversation);
+    const credential = await askCredential(conversation, client.isLocal);
     identity = await room.authenticator.authenticate(credential);
     const target = findTarget(room, greeting.target);
     const grant = authorize(room, identity, target, clientAddress);
@@ -48,6 +54,19 @@ export async function serve(wire: Wire, listener: ListenerConfig, room: Room): P
 }
 
 const NOTHING = new Uint8Array(0);
+
+/** Who does not begin as agreed gets no answer: it may be anybody's bytes that the proxy passed on. */
+async function throughProxy(conversation: Conversation): Promise<Client | undefined> {
+  try {
+    return await proxiedClient(conversation);
+  } catch (error) {
+    const { wire } = conversation;
+    if (error instanceof ProxyHeaderError) report({ kind: "bad-proxy-header", peer: wire.remoteAddress, problem: error.message });
+    conversation.abandon();
+    wire.lastWords(NOTHING);
+    return undefined;
+  }
+}
 
 function findTarget(room: Room, name: string): TargetConfig {
   const target = room.snapshot.config.targets.find((candidate) => candidate.name === name && candidate.protocol === "postgres");

@@ -2,19 +2,22 @@ import { randomBytes } from "node:crypto";
 import { BroadcastChannel } from "node:worker_threads";
 import { type Logger, pino } from "pino";
 import { type LockStore, openLocks } from "../control/locks.ts";
-import { createMetrics, type Metrics } from "../control/metrics.ts";
+import { createMetrics, type Metrics, type Refusal } from "../control/metrics.ts";
 import type { GatewayControl, GatewayHealth, LiveSession, Lock } from "../control/types.ts";
 import { type LoadedConfig, loadConfig } from "../core/config/load.ts";
 import { SluiceError } from "../core/errors.ts";
 import { LIMITS } from "../core/limits.ts";
-import { closeFd, fdLimit } from "../core/native/acceptor.ts";
+import { closeFd, fdLimit, peerAddress } from "../core/native/acceptor.ts";
+import { transportName } from "../core/net/transport.ts";
 import { compilePolicy } from "../core/policy/compile.ts";
 import { openRecorder, recoverOrphans } from "../store/recorder.ts";
 import type { Recorder } from "../store/types.ts";
 import { type OpenListener, openListener } from "./acceptor.ts";
+import { Clients } from "./clients.ts";
 import { maskKey, prepareFolder, refuseFixed } from "./folders.ts";
 import { type Order, type Report, type Snapshot, TARGET_SLOTS } from "./messages.ts";
 import { WorkerPool } from "./pool.ts";
+import { TurnedAway } from "./turned-away.ts";
 import { FileWatch } from "./watch.ts";
 
 export interface Gateway extends GatewayControl {
@@ -72,6 +75,8 @@ class RunningGateway implements Gateway {
   readonly #channel = new BroadcastChannel(this.#channelName);
   readonly #targetSlots: Record<string, number> = {};
   readonly #watch: FileWatch;
+  readonly #turnedAway: TurnedAway;
+  readonly #clients: Clients;
   #loaded: LoadedConfig;
   #policyVersion: string;
   #locks!: LockStore;
@@ -84,8 +89,8 @@ class RunningGateway implements Gateway {
   #ready = false;
   #draining = false;
   #descriptorsMax = 0;
-  #turnedAway = 0;
   #losses: number[] = [];
+  readonly #refused: number[] = [];
   #startFailed: (error: Error) => void = () => {};
   #lockTimer: NodeJS.Timeout | undefined;
   #reloading: Promise<unknown> = Promise.resolve();
@@ -103,6 +108,8 @@ class RunningGateway implements Gateway {
     this.#watch.follow(loaded.files);
     this.#policyVersion = compilePolicy(loaded.policy, loaded.config.targets, loaded.config.issuers).version;
     this.#log = pino({ level: loaded.config.log.level, base: undefined, timestamp: pino.stdTimeFunctions.isoTime }, pino.destination(2));
+    this.#turnedAway = new TurnedAway(this.#log, this.#metrics);
+    this.#clients = new Clients(loaded.config);
     this.closed = new Promise((resolve) => {
       this.#resolveClosed = resolve;
     });
@@ -143,6 +150,7 @@ class RunningGateway implements Gateway {
         {
           send: (order) => this.#channel.postMessage(order),
           report: (message) => this.#received(message),
+          ended: (offer) => this.#clients.ended(offer),
           lost: (slot, error, expected) => this.#lost(slot, error, expected),
         },
       );
@@ -156,7 +164,7 @@ class RunningGateway implements Gateway {
         openListener(
           listener,
           (fd) => this.#accepted(fd, index),
-          (count) => this.#outOfDescriptors(count),
+          (count) => this.#turnedAway.add("descriptors", count),
         ),
       );
     });
@@ -168,31 +176,33 @@ class RunningGateway implements Gateway {
       by: "gateway",
       detail: { change: "started", policyVersion: this.#policyVersion, workers: config.workers },
     });
-    this.#log.info({ listeners: this.addresses.listeners, workers: config.workers, policyVersion: this.#policyVersion }, "gateway is up");
+    this.#log.info(
+      { listeners: this.addresses.listeners, workers: config.workers, transport: transportName(), policyVersion: this.#policyVersion },
+      "gateway is up",
+    );
   }
 
   #accepted(fd: number, listener: number): void {
+    if (this.#draining || this.#pool === undefined) return closeFd(fd);
     // The kernel gives the lowest number that is free.
-    const full = fd >= this.#descriptorsMax - SPARE_DESCRIPTORS;
-    const placed = this.#pool?.placed ?? 0;
-    if (this.#draining || full || placed >= this.config.limits.sessions || this.#pool === undefined) {
-      closeFd(fd);
-      if (full) this.#outOfDescriptors(1);
-      else if (!this.#draining) this.#log.warn({ connections: placed }, "limits.sessions is reached: a connection was closed");
-      return;
-    }
-    this.#pool.place(fd, listener);
+    if (fd >= this.#descriptorsMax - SPARE_DESCRIPTORS) return this.#turnAway(fd, "descriptors");
+    if (this.#pool.placed >= this.config.limits.sessions) return this.#turnAway(fd, "sessions");
+    const isProxied = this.#clients.isProxy(fd, listener);
+    const place = this.#clients.admit(fd, isProxied);
+    if (place === "refused") return this.#turnAway(fd, "address");
+    if (place === "gone") return closeFd(fd);
+    this.#clients.placed(this.#pool.place(fd, listener, isProxied), place);
   }
 
-  /** A crowd must not fill the log as well: one line a second. */
-  #outOfDescriptors(count: number): void {
-    if (this.#turnedAway === 0) {
-      setTimeout(() => {
-        this.#log.warn({ count: this.#turnedAway }, "out of file descriptors: connections were closed at once");
-        this.#turnedAway = 0;
-      }, 1_000).unref();
-    }
-    this.#turnedAway += count;
+  #turnAway(fd: number, reason: Refusal): void {
+    this.#turnedAway.add(reason, 1, () => ({ address: peerAddress(fd) }));
+    closeFd(fd);
+  }
+
+  /** Refusals of one turn go out together: workers hear every order. */
+  #refuse(offer: number): void {
+    if (this.#refused.push(offer) > 1) return;
+    setImmediate(() => this.#channel.postMessage({ kind: "refuse", offers: this.#refused.splice(0) } satisfies Order));
   }
 
   #snapshot(): Snapshot {
@@ -243,6 +253,14 @@ class RunningGateway implements Gateway {
         return;
       case "log":
         this.#log[message.level](message.fields, message.message);
+        return;
+      case "client":
+        if (this.#clients.told(message.offer, message.address)) return;
+        this.#turnedAway.add("address", 1, () => ({ address: message.address }));
+        this.#refuse(message.offer);
+        return;
+      case "bad-proxy-header":
+        this.#turnedAway.add("proxy_header", 1, () => ({ proxy: message.peer, problem: message.problem }));
         return;
       case "relay-order":
         this.#channel.postMessage(message.order);
@@ -377,6 +395,7 @@ class RunningGateway implements Gateway {
       const { errors, complete } = await this.#order((ticket) => ({ kind: "snapshot", snapshot: this.#snapshot(), ticket }));
       if (errors.length > 0) throw new SluiceError("SLUICE_INTERNAL", `a worker could not take the configuration: ${errors[0]}`);
       if (!complete) this.#log.error("not every worker confirmed the reload in time");
+      this.#clients.configure(loaded.config);
       if (loaded.config.workers !== before.config.workers) await this.#pool?.resize(loaded.config.workers, this.#snapshot());
     } catch (thrown) {
       const error = thrown instanceof Error ? thrown.message : String(thrown);
@@ -401,6 +420,7 @@ class RunningGateway implements Gateway {
   /** Workers that took the new configuration go back to the old one. */
   async #restore(before: LoadedConfig): Promise<void> {
     this.#loaded = before;
+    this.#clients.configure(before.config);
     this.#generation += 1;
     this.#policyVersion = compilePolicy(before.policy, before.config.targets, before.config.issuers).version;
     await this.#order((ticket) => ({ kind: "snapshot", snapshot: this.#snapshot(), ticket }));

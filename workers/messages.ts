@@ -40,6 +40,8 @@ export interface ConnectionTask {
   readonly offer: number;
   /** Index of the listener in the configuration that the gateway started with. */
   readonly listener: number;
+  /** The peer is a proxy that the listener trusts: the connection must begin with its header. Of others none is read. */
+  readonly isProxied: boolean;
 }
 
 /** Main thread → all workers. */
@@ -51,6 +53,8 @@ export type Order =
   | { readonly kind: "locks"; readonly locks: readonly Lock[]; readonly ticket: number }
   | { readonly kind: "drain"; readonly deadlineMillis: number }
   | { readonly kind: "catalogue"; readonly target: string; readonly from: number }
+  /** Connections that came through a proxy, by their offers, whose clients have too many: close them. */
+  | { readonly kind: "refuse"; readonly offers: readonly number[] }
   | { readonly kind: "cancel"; readonly processId: number; readonly key: Uint8Array }
   /** Close the store: the threads named are about to be ended. */
   | { readonly kind: "close"; readonly threads: readonly number[] };
@@ -68,5 +72,8 @@ export type Report =
       readonly fields: Readonly<Record<string, unknown>>;
       readonly message: string;
     }
+  /** A proxy has told for whom it made this connection. */
+  | { readonly kind: "client"; readonly offer: number; readonly address: string }
+  | { readonly kind: "bad-proxy-header"; readonly peer: string; readonly problem: string }
   | { readonly kind: "stored"; readonly thread: number }
   | { readonly kind: "relay-order"; readonly order: Order };

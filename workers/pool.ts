@@ -15,6 +15,8 @@ export interface PoolEvents {
   /** Tell all workers. */
   send(order: Order): void;
   report(message: Report): void;
+  /** A connection that was placed is over, whatever became of it. */
+  ended(offer: number): void;
   /**
    * A worker ended; its sessions are gone. The slot is free again once the returned promise has resolved.
    * @param expected it was told to
@@ -120,26 +122,32 @@ export class WorkerPool {
     return set;
   }
 
-  /** Hand an accepted connection to a worker. The descriptor is closed here if no worker takes it. */
-  place(fd: number, listener: number): void {
+  /**
+   * Hand an accepted connection to a worker. The descriptor is closed here if no worker takes it.
+   * @returns the offer's number, which `ended` will name later
+   */
+  place(fd: number, listener: number, isProxied: boolean): number {
     const set = this.#current;
     this.#offer = (this.#offer % 0x7fff_fff0) + 1;
-    const task: ConnectionTask = { fd, listener, offer: this.#offer };
+    const task: ConnectionTask = { fd, listener, isProxied, offer: this.#offer };
     Atomics.store(this.#offers, fd, task.offer);
     set.tasks += 1;
     set.piscina.run(task).then(
       () => {
         set.tasks -= 1;
+        this.#events.ended(task.offer);
         this.#endIfUnused(set);
       },
       (error: Error) => {
         set.tasks -= 1;
         // The worker died before it took the connection over; what it had taken over was closed with it.
         if (Atomics.compareExchange(this.#offers, task.fd, task.offer, 0) === task.offer) closeFd(task.fd);
+        this.#events.ended(task.offer);
         this.#died(error);
         this.#endIfUnused(set);
       },
     );
+    return task.offer;
   }
 
   /** Connections placed and not over, handshakes included. */

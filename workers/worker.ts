@@ -2,6 +2,7 @@ import { BroadcastChannel, threadId } from "node:worker_threads";
 import { workerData } from "piscina";
 import { SluiceError } from "../core/errors.ts";
 import { createTransport } from "../core/net/transport.ts";
+import type { Wire } from "../core/net/types.ts";
 import { createClassifier } from "../protocols/postgres/sql/classify.ts";
 import { openRecorder } from "../store/recorder.ts";
 import { serve } from "./connection.ts";
@@ -20,11 +21,15 @@ const descriptors = new Int32Array(data.descriptors);
 const slot = claimSlot(new Int32Array(data.slots));
 const orders = new BroadcastChannel(data.channel);
 const early: Order[] = [];
+/** Connections that came through a proxy, by offer. */
+const proxied = new Map<number, Wire>();
 let room: Room | undefined;
 orders.onmessage = (event) => {
   const order = (event as unknown as { readonly data: Order }).data;
   if (order.kind === "close") {
     if (order.threads.includes(threadId)) void close();
+  } else if (order.kind === "refuse") {
+    for (const offer of order.offers) proxied.get(offer)?.destroy();
   } else if (room === undefined) early.push(order);
   else obey(room, order);
 };
@@ -88,5 +93,14 @@ export default async function run(task: ConnectionTask): Promise<void> {
   await started;
   // Lost: the main thread gave this worker up and closed the descriptor; its number may already be another connection's.
   if (Atomics.compareExchange(descriptors, task.fd, task.offer, -task.offer) !== task.offer) return;
-  await serve(here.transport.adopt(task.fd), here.listener(task.listener), here);
+  const wire = here.transport.adopt(task.fd);
+  const listener = here.listener(task.listener);
+  if (!task.isProxied) return serve(wire, listener, here);
+  const { offer } = task;
+  proxied.set(offer, wire);
+  try {
+    await serve(wire, listener, here, (address) => report({ kind: "client", offer, address }));
+  } finally {
+    proxied.delete(offer);
+  }
 }

@@ -4,8 +4,9 @@ import { availableParallelism } from "node:os";
 import { basename, dirname, join, relative, sep } from "node:path";
 import { isLoopbackHost, parseHostPort, parseTargetAddress } from "./address.ts";
 import type { Inputs } from "./inputs.ts";
+import { networkProblem } from "./networks.ts";
 import { type Path, type Problems, positionOf } from "./problems.ts";
-import type { Config, IssuerConfig, ListenAddress, RecordConfig, ServerTls, TargetConfig, TargetTls } from "./types.ts";
+import type { Config, IssuerConfig, ListenAddress, ListenerConfig, RecordConfig, ServerTls, TargetConfig, TargetTls } from "./types.ts";
 import { parseBytes, parseDurationMillis } from "./units.ts";
 import type { YamlFile } from "./yaml.ts";
 
@@ -45,11 +46,11 @@ interface RawConfig {
   keys: string;
   workers?: "auto" | number;
   control?: { listen: string; tls?: RawTls };
-  listeners: { protocol: "postgres"; listen: string; tls?: RawTls }[];
+  listeners: { protocol: "postgres"; listen: string; tls?: RawTls; proxyProtocol?: { from: string[] } }[];
   identity: { onExpiry?: "cut" | "finish"; issuers: RawIssuer[] };
   targets: RawTarget[];
   record?: RawRecord;
-  limits?: { sessions?: number; idle?: string | 0 };
+  limits?: { sessions?: number; connectionsPerAddress?: number; idle?: string | 0 };
   log?: { level?: Config["log"]["level"] };
 }
 
@@ -83,6 +84,7 @@ export function buildConfig(document: YamlFile, inputs: Inputs, problems: Proble
     protocol: listener.protocol,
     listen: listen(listener.listen, ["listeners", index, "listen"]),
     tls: serverTls(listener.tls, ["listeners", index, "tls"]),
+    proxyProtocol: proxyProtocol(listener.proxyProtocol, ["listeners", index, "proxyProtocol"]),
   }));
   const config: Config = {
     file: join(inputs.folder, basename(document.file)),
@@ -97,6 +99,7 @@ export function buildConfig(document: YamlFile, inputs: Inputs, problems: Proble
     onExpiry: raw.identity.onExpiry ?? "finish",
     limits: {
       sessions: raw.limits?.sessions ?? 10_000,
+      connectionsPerAddress: raw.limits?.connectionsPerAddress ?? 0,
       idleMillis: typeof raw.limits?.idle === "string" ? (parseDurationMillis(raw.limits.idle) ?? 0) : 0,
     },
     log: { level: raw.log?.level ?? "info" },
@@ -138,6 +141,15 @@ export function buildConfig(document: YamlFile, inputs: Inputs, problems: Proble
     const address = parseHostPort(text);
     if (address === undefined) add(path, `expected a port from 0 to 65535, got ${inputs.show(path, text)}`);
     return address ?? { host: "", port: 0 };
+  }
+
+  function proxyProtocol(value: { from: string[] } | undefined, path: Path): ListenerConfig["proxyProtocol"] {
+    value?.from.forEach((text, index) => {
+      const problem = networkProblem(text);
+      const where = [...path, "from", index];
+      if (problem !== undefined) add(where, `expected ${problem}, got ${inputs.show(where, text)}`);
+    });
+    return value;
   }
 
   function buildRecord(value: RawRecord | undefined, base: RecordConfig, path: Path): RecordConfig {

@@ -106,7 +106,7 @@ test("defaults are filled in, paths are absolute, and the result is plain data",
     record: { results: "head", headBytes: 1_000_000 },
   });
   assert.equal(config.onExpiry, "finish");
-  assert.deepEqual(config.limits, { sessions: 10_000, idleMillis: 0 });
+  assert.deepEqual(config.limits, { sessions: 10_000, connectionsPerAddress: 0, idleMillis: 0 });
   assert.deepEqual(config.log, { level: "info" });
   assert.equal(loaded.policy.rules[0]?.name, "r");
   assert.deepEqual(
@@ -146,7 +146,7 @@ workers: 3
 control: { listen: "[::1]:0", tls: { cert: tls/server.crt, key: tls/server.key } }
 listeners:
   - { protocol: postgres, listen: 127.0.0.1:0 }
-  - { protocol: postgres, listen: 127.0.0.1:0 }
+  - { protocol: postgres, listen: 127.0.0.1:0, proxyProtocol: { from: [10.0.0.0/8, "fd00::/8", 192.0.2.1] } }
 identity:
   onExpiry: cut
   issuers:
@@ -163,7 +163,7 @@ targets:
   - { name: b, protocol: postgres, address: "db:5432", database: x, user: "u_\${env:PART}_$\${x}", tls: { mode: verify-full, ca: tls/other.crt, serverName: db } }
   - { name: c, protocol: postgres, address: "127.0.0.1:5432", database: x, user: y, record: { headBytes: 64KiB } }
 record: { results: digest, headBytes: 2MB }
-limits: { sessions: 5, idle: 1h }
+limits: { sessions: 5, connectionsPerAddress: 7, idle: 1h }
 log: { level: debug }
 policies: [policy.yaml]
 `,
@@ -172,6 +172,10 @@ policies: [policy.yaml]
   assert.equal(config.workers, 3);
   assert.deepEqual(config.control.listen, { host: "::1", port: 0 });
   assert.equal(config.onExpiry, "cut");
+  assert.deepEqual(
+    config.listeners.map((listener) => listener.proxyProtocol),
+    [undefined, { from: ["10.0.0.0/8", "fd00::/8", "192.0.2.1"] }],
+  );
   assert.deepEqual(config.issuers[0]?.audience, ["a", "b"]);
   assert.equal(config.issuers[0]?.groupsClaim, "roles");
   const [a, b, c] = config.targets;
@@ -183,7 +187,7 @@ policies: [policy.yaml]
   assert.match(b?.tls.ca ?? "", /BEGIN/);
   assert.equal(c?.tls.mode, "disable");
   assert.deepEqual(c?.record, { results: "digest", headBytes: 65_536 });
-  assert.deepEqual(config.limits, { sessions: 5, idleMillis: 3_600_000 });
+  assert.deepEqual(config.limits, { sessions: 5, connectionsPerAddress: 7, idleMillis: 3_600_000 });
   for (const name of ["tls/server.crt", "tls/server.key", "tls/other.crt", "password", "policy.yaml"])
     assert(files.includes(at(name)), name);
 });
@@ -285,6 +289,26 @@ const cases: [what: string, text: () => string, expected: string][] = [
     "a key that is none",
     () => change("key: tls/server.key", "key: tls/server.crt"),
     "sluice.yaml:5:86: listeners[0].tls.key: expected a PEM file with a private key",
+  ],
+  [
+    "proxies without networks",
+    () => change("listen: 127.0.0.1:15432", "proxyProtocol: { from: [] }, listen: 127.0.0.1:15432"),
+    "sluice.yaml:5:50: listeners[0].proxyProtocol.from: expected a list of networks such as 10.0.0.0/8 that is not empty",
+  ],
+  [
+    "proxies that are no network",
+    () => change("listen: 127.0.0.1:15432", "proxyProtocol: { from: [10.0.0.0/8, lb.example] }, listen: 127.0.0.1:15432"),
+    'sluice.yaml:5:63: listeners[0].proxyProtocol.from[1]: expected a network such as 10.0.0.0/8 or 2001:db8::/32, or one address, got "lb.example"',
+  ],
+  [
+    "everybody as a proxy",
+    () => change("listen: 127.0.0.1:15432", "proxyProtocol: { from: [0.0.0.0/0] }, listen: 127.0.0.1:15432"),
+    "sluice.yaml:5:51: listeners[0].proxyProtocol.from[0]: expected the networks of your own load balancers",
+  ],
+  [
+    "fewer than no connections",
+    () => `${BASE}limits: { connectionsPerAddress: -1 }\n`,
+    "sluice.yaml:17:34: limits.connectionsPerAddress: expected a whole number from 0 to 1000000, got -1",
   ],
   [
     "control without TLS",

@@ -21,6 +21,8 @@ export interface Config {
 export interface ConfiguredLimits {
   /** Live sessions of the whole gateway. */
   readonly sessions: number;
+  /** Connections of one client address (IPv6: of one /64) at a time; 0: no limit. */
+  readonly connectionsPerAddress: number;
   /** A session without traffic in either direction is closed after this; 0: never. */
   readonly idleMillis: number;
 }
@@ -46,6 +48,8 @@ export interface ListenerConfig {
   readonly protocol: "postgres";
   readonly listen: ListenAddress;
   readonly tls: ServerTls | undefined;
+  /** Connections from these networks (CIDR, or a single address) begin with a PROXY header of version 2; others never do. */
+  readonly proxyProtocol: { readonly from: readonly string[] } | undefined;
 }
 
 export interface IssuerConfig {

@@ -16,6 +16,7 @@
 #include <unordered_map>
 
 #include "napi_util.h"
+#include "sources.h"
 
 namespace sluice {
 namespace {
@@ -49,6 +50,7 @@ struct Acceptor {
   napi_async_cleanup_hook_handle cleanup;
   bool tearingDown;
   bool finalized;
+  Sources sources;
 };
 
 int openReserve() { return open("/dev/null", O_RDONLY | O_CLOEXEC); }
@@ -330,6 +332,58 @@ napi_value PeerAddress(napi_env env, napi_callback_info info) {
   return result;
 }
 
+// Answers of holdPeer and holdAddress that are no place; acceptor.ts has the same numbers.
+constexpr int64_t kNoAddress = -2;
+
+// holdPeer(fd, most) -> place | -1: the peer's address has `most` already | -2: it has no address (it is gone)
+napi_value HoldPeer(napi_env env, napi_callback_info info) {
+  napi_value arguments[2];
+  int64_t fd, most;
+  if (!readArguments(env, info, 2, arguments) || !readInt(env, arguments[0], 0, INT32_MAX, &fd) ||
+      !readInt(env, arguments[1], 0, INT32_MAX, &most)) {
+    return badArgument(env, "holdPeer(fd: number, most: 0..)");
+  }
+  sockaddr_storage address;
+  memset(&address, 0, sizeof address);
+  socklen_t length = sizeof address;
+  Source source;
+  if (getpeername(static_cast<int>(fd), reinterpret_cast<sockaddr*>(&address), &length) != 0 || !readSource(address, &source)) {
+    return number(env, kNoAddress);
+  }
+  return number(env, stateOf(env)->sources.hold(source, most));
+}
+
+// holdAddress(address, most) -> place | -1: it has `most` already | -2: not an address
+napi_value HoldAddress(napi_env env, napi_callback_info info) {
+  napi_value arguments[2];
+  std::string text;
+  int64_t most;
+  if (!readArguments(env, info, 2, arguments) || !readString(env, arguments[0], 64, &text) ||
+      !readInt(env, arguments[1], 0, INT32_MAX, &most)) {
+    return badArgument(env, "holdAddress(address: string, most: 0..)");
+  }
+  sockaddr_storage address;
+  memset(&address, 0, sizeof address);
+  Source source;
+  if ((uv_ip4_addr(text.c_str(), 0, reinterpret_cast<sockaddr_in*>(&address)) != 0 &&
+       uv_ip6_addr(text.c_str(), 0, reinterpret_cast<sockaddr_in6*>(&address)) != 0) ||
+      !readSource(address, &source)) {
+    return number(env, kNoAddress);
+  }
+  return number(env, stateOf(env)->sources.hold(source, most));
+}
+
+// releaseHold(place)
+napi_value ReleaseHold(napi_env env, napi_callback_info info) {
+  napi_value arguments[1];
+  int64_t place;
+  if (!readArguments(env, info, 1, arguments) || !readInt(env, arguments[0], 0, INT32_MAX, &place)) {
+    return badArgument(env, "releaseHold(place: 0..)");
+  }
+  if (!stateOf(env)->sources.release(place)) return fail(env, "EBADF", "releaseHold: nothing is held there");
+  return nullptr;
+}
+
 // fdLimit() -> { soft, hard }
 napi_value FdLimit(napi_env env, napi_callback_info) {
   rlimit limit;
@@ -360,13 +414,15 @@ void onFinalize(napi_env, void* data, void*) {
 }
 
 napi_value Init(napi_env env, napi_value exports) {
-  Acceptor* acceptor = new Acceptor{env, nullptr, openReserve(), {}, 0, nullptr, false, false};
+  Acceptor* acceptor = new Acceptor{env, nullptr, openReserve(), {}, 0, nullptr, false, false, {}};
   bool done = napi_get_uv_event_loop(env, &acceptor->loop) == napi_ok &&
               napi_set_instance_data(env, acceptor, onFinalize, nullptr) == napi_ok &&
               napi_add_async_cleanup_hook(env, onCleanup, acceptor, &acceptor->cleanup) == napi_ok &&
               addFunction(env, exports, "listen", Listen) && addFunction(env, exports, "accept", Accept) &&
               addFunction(env, exports, "stop", Stop) && addFunction(env, exports, "closeFd", CloseFd) &&
-              addFunction(env, exports, "peerAddress", PeerAddress) && addFunction(env, exports, "fdLimit", FdLimit);
+              addFunction(env, exports, "peerAddress", PeerAddress) && addFunction(env, exports, "fdLimit", FdLimit) &&
+              addFunction(env, exports, "holdPeer", HoldPeer) && addFunction(env, exports, "holdAddress", HoldAddress) &&
+              addFunction(env, exports, "releaseHold", ReleaseHold);
   return done ? exports : fail(env, "ERR_INIT", "the acceptor addon could not be initialised");
 }
 

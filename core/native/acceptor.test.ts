@@ -7,7 +7,19 @@ import { after, before, test } from "node:test";
 import { setTimeout as sleep } from "node:timers/promises";
 import { Worker } from "node:worker_threads";
 import { SluiceError } from "../errors.ts";
-import { accept, closeFd, fdLimit, listen, peerAddress, stop } from "./acceptor.ts";
+import {
+  AT_LIMIT,
+  accept,
+  closeFd,
+  fdLimit,
+  holdAddress,
+  holdPeer,
+  listen,
+  NO_ADDRESS,
+  peerAddress,
+  releaseHold,
+  stop,
+} from "./acceptor.ts";
 import { buildNative } from "./build.ts";
 
 before(() => buildNative({ quiet: true }));
@@ -118,6 +130,81 @@ test("errors name the address and the reason", () => {
   assert.equal(peerAddress(1_000_000), "");
   stop(listener.fd);
   assert.ok(fdLimit().soft >= 64 && fdLimit().hard >= fdLimit().soft);
+});
+
+/** The places that were given; each is owed back. */
+function holdAll(addresses: readonly string[], most: number): number[] {
+  return addresses.map((address) => holdAddress(address, most));
+}
+
+test("connections are counted by IPv4 address and by IPv6 /64", () => {
+  const [first, second, refused, other] = holdAll(["192.0.2.1", "192.0.2.1", "192.0.2.1", "192.0.2.2"], 2) as [
+    number,
+    number,
+    number,
+    number,
+  ];
+  assert.ok(first >= 0 && first === second && other >= 0 && other !== first);
+  assert.equal(refused, AT_LIMIT);
+  assert.equal(holdAddress("::ffff:192.0.2.1", 2), AT_LIMIT, "IPv4 inside IPv6 is the same address");
+  assert.equal(holdAddress("192.0.2.1", 0), first, "0 is no limit");
+  releaseHold(first);
+  assert.equal(holdAddress("192.0.2.1", 2), AT_LIMIT);
+  releaseHold(first);
+  assert.equal(holdAddress("192.0.2.1", 2), first);
+  for (const place of [first, second, other]) releaseHold(place);
+  assert.throws(() => releaseHold(first), { code: "EBADF" });
+
+  const six = holdAll(["2001:db8:1:2::1", "2001:db8:1:2:ffff:ffff:ffff:ffff", "2001:db8:1:2::1", "2001:db8:1:3::1", "::", "0.0.0.0"], 2);
+  assert.equal(six[0], six[1]);
+  assert.equal(six[2], AT_LIMIT);
+  assert.equal(new Set([six[0], six[3], six[4], six[5]]).size, 4, "another /64, and the IPv4 address with the same bits, are others");
+  for (const place of six) if (place !== AT_LIMIT) releaseHold(place);
+  for (const wrong of ["", "localhost", "192.0.2.1:5", "192.0.2.256"]) assert.equal(holdAddress(wrong, 1), NO_ADDRESS, wrong);
+  assert.throws(() => holdAddress("192.0.2.1", -1), TypeError);
+  assert.throws(() => releaseHold(-1), TypeError);
+  assert.throws(() => releaseHold(1_000_000), { code: "EBADF" });
+});
+
+test("a descriptor's peer counts with the same address told, until it has gone", async () => {
+  const listener = listen("127.0.0.1", 0);
+  const fds: number[] = [];
+  accept(listener.fd, (batch) => fds.push(...batch));
+  const client = dial(listener.port);
+  await until(() => fds.length === 1, "accepted");
+  const place = holdPeer(fds[0] as number, 1);
+  assert.ok(place >= 0);
+  assert.equal(holdPeer(fds[0] as number, 1), AT_LIMIT);
+  assert.equal(holdAddress("127.0.0.1", 1), AT_LIMIT);
+  releaseHold(place);
+  client.resetAndDestroy();
+  await until(() => peerAddress(fds[0] as number) === "", "reset");
+  assert.equal(holdPeer(fds[0] as number, 1), NO_ADDRESS);
+  assert.equal(holdPeer(1_000_000, 1), NO_ADDRESS);
+  closeFd(fds[0] as number);
+  stop(listener.fd);
+});
+
+test("counts stay right over many addresses that come and go", () => {
+  const model = new Map<string, number[]>();
+  let state = 1;
+  const below = (limit: number): number => (state = (Math.imul(state, 1_103_515_245) + 12_345) >>> 0) % limit;
+  for (let round = 0; round < 50_000; round += 1) {
+    const address = below(2) === 0 ? `10.0.${below(4)}.${below(64)}` : `2001:db8:${below(64).toString(16)}:${below(4)}::${below(9)}`;
+    const key = address.includes(":") ? address.split(":").slice(0, 4).join(":") : address;
+    const places = model.get(key) ?? [];
+    model.set(key, places);
+    if (below(5) < 2 && places.length > 0) releaseHold(places.pop() as number);
+    else {
+      const place = holdAddress(address, 5);
+      assert.equal(place === AT_LIMIT, places.length >= 5, `${address} has ${places.length}`);
+      if (place !== AT_LIMIT) places.push(place);
+      assert.equal(new Set(places).size, 1, "one address, one place");
+    }
+  }
+  const inUse = [...model.values()].filter((places) => places.length > 0);
+  assert.equal(new Set(inUse.map((places) => places[0])).size, inUse.length, "no two addresses share a place");
+  for (const place of inUse.flat()) releaseHold(place);
 });
 
 test("an exception in the callback is an uncaughtException and does not surface elsewhere", async () => {

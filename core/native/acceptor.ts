@@ -71,6 +71,29 @@ export function peerAddress(fd: number): string {
   return native().peerAddress(fd);
 }
 
+/** What holdPeer() and holdAddress() answer instead of a place. */
+export const AT_LIMIT = -1;
+export const NO_ADDRESS = -2;
+
+/**
+ * Count one more connection of this descriptor's peer: by IPv4 address, or by IPv6 /64.
+ * @param most refuse where so many are counted already; 0: no limit
+ * @returns a place for releaseHold(), which is owed exactly once; AT_LIMIT; or NO_ADDRESS: the peer has gone
+ */
+export function holdPeer(fd: number, most: number): number {
+  return native().holdPeer(fd, most);
+}
+
+/** The same for an address that somebody told, without a port. NO_ADDRESS: it is not one. */
+export function holdAddress(address: string, most: number): number {
+  return native().holdAddress(address, most);
+}
+
+/** One connection fewer. @throws Error EBADF when nothing is counted at this place */
+export function releaseHold(place: number): void {
+  native().releaseHold(place);
+}
+
 /** RLIMIT_NOFILE of this process; Infinity-like large where unlimited. Node.js raises soft to hard when it starts. */
 export function fdLimit(): { readonly soft: number; readonly hard: number } {
   return native().fdLimit();

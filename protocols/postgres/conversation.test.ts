@@ -32,6 +32,31 @@ const message = (type: string, body: string): Buffer => {
 };
 const violation = { code: "SLUICE_PROTOCOL_VIOLATION" };
 
+test("a prologue is read as its reader says, and what follows stays", { timeout: 20_000 }, async () => {
+  const seen: number[] = [];
+  const read = (bytes: Uint8Array) => {
+    seen.push(bytes.length);
+    if (bytes[0] !== undefined && bytes[0] !== 0x2a) throw new Error("no star");
+    return bytes.length < 3 ? undefined : { bytes: 3, last: bytes[2] };
+  };
+  const { conversation, peer } = await pair();
+  peer.write("**");
+  setTimeout(() => peer.write("+Q"), 50);
+  assert.deepEqual(await conversation.prologue(read), { bytes: 3, last: 0x2b });
+  assert.equal(await conversation.byte(), 0x51);
+  assert.deepEqual(seen, [0, 2, 4]);
+
+  const other = await pair();
+  other.peer.write("x");
+  await assert.rejects(other.conversation.prologue(read), /no star/);
+  const late = await pair({ deadlineMillis: 50 });
+  late.peer.write("*");
+  await assert.rejects(late.conversation.prologue(read), { code: "SLUICE_DEADLINE" });
+  const closed = await pair();
+  closed.peer.end("**");
+  await assert.rejects(closed.conversation.prologue(read), violation);
+});
+
 test("messages are whole, however the bytes are cut", { timeout: 20_000 }, async () => {
   const startup = Buffer.concat([Buffer.from([0, 0, 0, 12, 0, 3, 0, 0]), Buffer.from("abcd")]);
   const stream = Buffer.concat([startup, message("p", "secret"), message("Q", ""), message("X", "y".repeat(5_000))]);

@@ -70,6 +70,22 @@ export class Conversation {
     return this.#end - this.#start;
   }
 
+  /**
+   * What stands in front of the protocol itself, as a proxy's header.
+   * @param read gets everything that has arrived and answers how many bytes it takes, or undefined for more; it must bound itself
+   * @throws what `read` throws; SluiceError SLUICE_DEADLINE, SLUICE_PROTOCOL_VIOLATION (closed before)
+   */
+  async prologue<Found extends { readonly bytes: number }>(read: (bytes: Uint8Array) => Found | undefined): Promise<Found> {
+    for (;;) {
+      const found = read(this.#buffer.subarray(this.#start, this.#end));
+      if (found !== undefined) {
+        this.#start += found.bytes;
+        return found;
+      }
+      await this.#need(this.bufferedBytes + 1);
+    }
+  }
+
   /** The next byte, left in place: tells direct TLS from a startup packet. */
   async firstByte(): Promise<number> {
     await this.#need(1);

@@ -154,11 +154,12 @@ const printable = (value: string): string => value.replaceAll(/[^\x20-\x7e]/g, "
 
 /**
  * Ask for the credential (AuthenticationCleartextPassword, PasswordMessage).
+ * @param isLocal the client is on this machine: then, and only then, the credential may come without TLS
  * @throws SluiceError SLUICE_CREDENTIAL_NEEDS_TLS, SLUICE_CREDENTIAL_MISSING, SLUICE_PROTOCOL_VIOLATION
  */
-export async function askCredential(conversation: Conversation): Promise<string> {
+export async function askCredential(conversation: Conversation, isLocal: boolean): Promise<string> {
   const { wire } = conversation;
-  if (!wire.encrypted && !wire.isLoopback) {
+  if (!wire.encrypted && !isLocal) {
     throw new SluiceError("SLUICE_CREDENTIAL_NEEDS_TLS", "credentials are only taken over TLS", {
       hint: "Connect with sslmode=require or stricter.",
     });

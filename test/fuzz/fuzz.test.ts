@@ -15,7 +15,7 @@ describe("fuzzing the parsers", () => {
     assert.notDeepEqual(row(c as Random), first);
   });
 
-  for (const canary of ["canary-framer", "canary-bind"]) {
+  for (const canary of ["canary-framer", "canary-bind", "canary-proxy-header"]) {
     it(`finds a planted bug (${canary}), and finds it again by its seed`, async () => {
       const { code, stdout } = await fuzz("--canary", "--target", canary, "--seconds", "20");
       assert.equal(code, 1, stdout);
@@ -34,8 +34,8 @@ describe("fuzzing the parsers", () => {
       .at(-1)
       ?.match(/\d+(?= runs|,)/g) ?? [])
       assert.ok(Number(count) >= 0);
-    const runs = [...stdout.matchAll(/(framer|bind|rows|errors|classifier|startup) (\d+)/g)];
-    assert.equal(new Set(runs.map((match) => match[1])).size, 6, stdout);
+    const runs = [...stdout.matchAll(/(framer|bind|proxy-header|rows|errors|classifier|startup) (\d+)/g)];
+    assert.equal(new Set(runs.map((match) => match[1])).size, 7, stdout);
     for (const [, name, count] of runs) assert.ok(Number(count) > 20, `${name} ran ${count} times only`);
   });
 });

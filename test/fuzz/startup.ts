@@ -34,7 +34,7 @@ export function startupTarget(): FuzzTarget {
     const started = performance.now();
     try {
       const greeting = await greet(conversation, undefined);
-      if (greeting.kind === "session") await askCredential(conversation);
+      if (greeting.kind === "session") await askCredential(conversation, wire.isLoopback);
     } finally {
       conversation.abandon();
       wire.lastWords(new Uint8Array(0));

@@ -1,6 +1,8 @@
 import assert from "node:assert/strict";
+import { isIP } from "node:net";
 import { LIMITS } from "../../core/limits.ts";
 import { createMasker } from "../../core/mask/masker.ts";
+import { type ProxyHeader, ProxyHeaderError, readProxyHeader } from "../../core/net/proxy-header.ts";
 import type { MaskRule } from "../../core/policy/types.ts";
 import { NameReader, readBind, readParameters } from "../../protocols/postgres/bind.ts";
 import { FORWARD, MessageFramer, type MessageVisitor, REPLACE } from "../../protocols/postgres/frame.ts";
@@ -116,6 +118,61 @@ const bindTarget = (canary: boolean): FuzzTarget => ({
     // A copy of its own, as a portal keeps it. The planted bug loses its last byte.
     const section = new Uint8Array(message.subarray(found.parametersStart, found.parametersEnd - (canary ? 1 : 0)));
     for (const value of readParameters(section)) assert.ok(value === undefined || value.length <= section.length);
+  },
+});
+
+/** A PROXY header as a load balancer sends it, with TLVs or without. */
+function proxyHeader(random: Random): Buffer {
+  const [kind, addresses] = random.pick([
+    [0x11, 12],
+    [0x21, 36],
+    [0x12, 12],
+    [0x31, 216],
+    [0x00, 0],
+  ] as const);
+  const tlvs = Array.from({ length: random.below(3) }, () => {
+    const value = random.bytes(random.below(90));
+    return Buffer.concat([Buffer.from([random.below(256), 0, value.length]), value]);
+  });
+  const rest = Buffer.concat([random.bytes(addresses), ...tlvs]);
+  const fixed = Buffer.from([0x20 + random.below(2), kind, rest.length >>> 8, rest.length & 0xff]);
+  return Buffer.concat([Buffer.from("\r\n\r\n\0\r\nQUIT\n", "latin1"), fixed, rest]);
+}
+
+/** How a stream that begins with a header is taken when it arrives with these cuts. */
+function readCut(stream: Buffer, at: readonly number[]): ProxyHeader | "refused" | undefined {
+  try {
+    for (const end of [...at, stream.length]) {
+      const header = readProxyHeader(stream.subarray(0, end));
+      if (header !== undefined) return header;
+      assert.ok(end < LIMITS.proxyHeaderBytes, "it waits beyond its limit");
+    }
+    return undefined;
+  } catch (error) {
+    if (error instanceof ProxyHeaderError) return "refused";
+    throw error;
+  }
+}
+
+const proxyHeaderTarget = (canary: boolean): FuzzTarget => ({
+  name: canary ? "canary-proxy-header" : "proxy-header",
+  run(random) {
+    const header = random.oneIn(4) ? proxyHeader(random) : mutate(random, proxyHeader(random));
+    const stream = Buffer.concat([header, random.bytes(random.below(40))]);
+    const whole = readCut(stream, []);
+    const cut = readCut(stream, cuts(random, stream.length));
+    assert.deepEqual(cut, whole, "a header is taken or refused depending on its cuts");
+    if (whole === undefined || whole === "refused") return;
+    const { bytes, source } = whole;
+    // The planted bug takes TLVs for the client's bytes.
+    assert.equal(canary && bytes > 100 ? bytes - 1 : bytes, 16 + stream.readUInt16BE(14));
+    assert.ok(bytes <= stream.length && bytes <= LIMITS.proxyHeaderBytes);
+    if (source === undefined) return;
+    const kind = stream[13];
+    assert.equal(stream[12], 0x21);
+    assert.equal(source.port, stream.readUInt16BE(kind === 0x11 ? 24 : 48));
+    if (kind === 0x11) assert.equal(source.host, stream.subarray(16, 20).join("."));
+    else assert.ok(kind === 0x21 && isIP(source.host) > 0, `${source.host} of kind ${kind}`);
   },
 });
 
@@ -251,8 +308,8 @@ async function classifierTarget(): Promise<FuzzTarget> {
 
 /** All targets that work in memory alone. */
 export async function memoryTargets(canary: boolean): Promise<FuzzTarget[]> {
-  if (canary) return [framerTarget(true), bindTarget(true)];
-  return [framerTarget(false), bindTarget(false), rowsTarget(), errorsTarget(), await classifierTarget()];
+  if (canary) return [framerTarget(true), bindTarget(true), proxyHeaderTarget(true)];
+  return [framerTarget(false), bindTarget(false), proxyHeaderTarget(false), rowsTarget(), errorsTarget(), await classifierTarget()];
 }
 
 /** A message never needs more than its limit, its copy and the reader's spare. */
