@@ -26,6 +26,31 @@ export interface CpuSeconds {
  * @throws when the process does not exist
  */
 export function treeCpuSeconds(pid: number): CpuSeconds {
+  let user = 0;
+  let system = 0;
+  for (const times of tree(pid).values()) {
+    user += times.user;
+    system += times.system;
+  }
+  return { user: user / TICKS_PER_SECOND, system: system / TICKS_PER_SECOND };
+}
+
+/**
+ * Memory of a process and all its descendants in bytes: the proportional set size (proc_pid_smaps(5)), in which pages that several
+ * processes share count once. Buffers of sockets are the kernel's and not in it.
+ * @throws when the process does not exist, or is another user's
+ */
+export function treeMemoryBytes(pid: number): number {
+  let kibibytes = 0;
+  for (const each of tree(pid).keys()) {
+    const found = /^Pss:\s+(\d+) kB$/m.exec(readFileSync(`/proc/${each}/smaps_rollup`, "utf8"));
+    if (found === null) throw new Error(`process ${each} has no memory`);
+    kibibytes += Number(found[1]);
+  }
+  return kibibytes * 1_024;
+}
+
+function tree(pid: number): ReadonlyMap<number, ProcessTimes> {
   const all = new Map<number, ProcessTimes>();
   for (const name of readdirSync("/proc")) {
     if (!/^\d+$/.test(name)) continue;
@@ -33,14 +58,7 @@ export function treeCpuSeconds(pid: number): CpuSeconds {
     if (times !== undefined) all.set(Number(name), times);
   }
   if (!all.has(pid)) throw new Error(`process ${pid} is gone`);
-  let user = 0;
-  let system = 0;
-  for (const [candidate, times] of all) {
-    if (!descendsFrom(candidate, pid, all)) continue;
-    user += times.user;
-    system += times.system;
-  }
-  return { user: user / TICKS_PER_SECOND, system: system / TICKS_PER_SECOND };
+  return new Map([...all].filter(([candidate]) => descendsFrom(candidate, pid, all)));
 }
 
 function descendsFrom(pid: number, ancestor: number, all: ReadonlyMap<number, ProcessTimes>): boolean {

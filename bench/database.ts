@@ -40,6 +40,8 @@ export async function startDatabase(options: BenchOptions): Promise<PostgresServ
     version: 15,
     settings: {
       shared_buffers: "256MB",
+      // PgBouncer keeps its connections while another mode has as many open, and those of the mode before it are still ending.
+      max_connections: 300 + 3 * Math.max(options.clients, options.activeClients),
       max_wal_size: "4GB",
       autovacuum: false,
       jit: false,

@@ -15,6 +15,7 @@ export interface MachineFacts {
   readonly postgres: string;
   readonly pgbench: string;
   readonly pgbouncer: string;
+  readonly haproxy: string;
   /** One-minute load average before the first run: other work on the machine spoils the figures. */
   readonly loadBefore: number;
   readonly commit: string;
@@ -33,6 +34,7 @@ export function machineFacts(now: Date): MachineFacts {
     postgres: firstLine("/usr/lib/postgresql/15/bin/postgres", "--version"),
     pgbench: firstLine("pgbench", "--version"),
     pgbouncer: firstLine("/usr/sbin/pgbouncer", "--version"),
+    haproxy: firstLine("/usr/sbin/haproxy", "-v"),
     loadBefore: Number(attempt(() => readFileSync("/proc/loadavg", "utf8")).split(" ")[0]),
     commit: firstLine("git", "describe", "--always", "--dirty"),
   };

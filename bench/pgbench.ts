@@ -2,52 +2,121 @@ import { readdirSync, readFileSync } from "node:fs";
 import { join } from "node:path";
 import { pgbench } from "../test/helpers/clients.ts";
 import { removeFolder, temporaryFolder } from "../test/helpers/processes.ts";
+import type { CpuSeconds } from "./cpu.ts";
+import type { Figures } from "./figures.ts";
 import type { Mode } from "./modes.ts";
-import type { BenchOptions } from "./options.ts";
 import { percentile } from "./statistics.ts";
 import { withCpu } from "./window.ts";
 
 export type Protocol = "prepared" | "simple" | "extended";
 
-export interface QueryFigures {
-  /** Transactions a second without connection time, as pgbench prints it; a transaction of -S is one query. */
-  readonly tps: number;
-  readonly p50Micros: number;
-  readonly p99Micros: number;
-  /** Of the proxy's process tree, including the opening of the sessions; absent without a proxy. */
-  readonly cpuMicrosPerQuery?: number;
-  /** The part of it outside the kernel. */
-  readonly userMicrosPerQuery?: number;
-  readonly queries: number;
+/** One run of the read-only script built into pgbench (`-S`). */
+export interface Run {
+  readonly protocol: Protocol;
+  readonly clients: number;
+  readonly jobs: number;
+  readonly seconds: number;
+  /** Instead of seconds. */
+  readonly transactionsPerClient?: number;
+  /** It is a test of the suite. */
+  readonly tiny: boolean;
+  /** Further arguments of pgbench. */
+  readonly args?: readonly string[];
 }
 
-/**
- * One run of the read-only script built into pgbench (`-S`).
- * @throws Error when a client fails, or fewer clients finish than started
- */
-export async function runPgbench(mode: Mode, protocol: Protocol, seconds: number, options: BenchOptions): Promise<QueryFigures> {
+interface Outcome {
+  readonly stdout: string;
+  readonly queries: number;
+  readonly cpu: CpuSeconds | undefined;
+  readonly transactions: Transactions;
+}
+
+/** @throws Error when a client fails, or a transaction of it, or when the log of the run is not complete */
+async function runPgbench(mode: Mode, run: Run): Promise<Outcome> {
   const folder = temporaryFolder("pgbench");
   try {
-    const args = ["-n", "-S", "-M", protocol, "-c", String(options.clients), "-j", String(options.jobs), "-T", String(seconds)];
+    const until = run.transactionsPerClient === undefined ? ["-T", String(run.seconds)] : ["-t", String(run.transactionsPerClient)];
+    const args = ["-n", "-S", "-M", run.protocol, "-c", String(run.clients), "-j", String(run.jobs), ...until, ...(run.args ?? [])];
     const log = ["-l", `--log-prefix=${join(folder, "log")}`];
-    const timeoutMillis = (seconds + 60) * 1_000;
-    const { result, cpu } = await withCpu(mode, () => pgbench(mode.to, [...args, ...log], { timeoutMillis, cwd: folder }));
+    // A thousand sessions take their time to open on a slow machine.
+    const timeoutMillis = (run.seconds * 6 + 60) * 1_000 + run.clients * 100;
+    const { result, cpu } = await withCpu(mode, () => pgbench(mode.to, [...args, ...log], { timeoutMillis, cwd: folder }), run.tiny);
     if (result.code !== 0) throw new Error(`pgbench ended with ${result.code}: ${result.stderr.slice(-1_000).trim()}`);
     const queries = numberIn(result.stdout, /^number of transactions actually processed: (\d+)/m);
     const failed = numberIn(result.stdout, /^number of failed transactions: (\d+)/m);
     if (failed > 0) throw new Error(`${failed} of ${queries} transactions failed`);
-    const latencies = readLatencies(folder);
-    if (latencies.length !== queries) throw new Error(`pgbench logged ${latencies.length} of ${queries} transactions`);
-    return {
-      tps: numberIn(result.stdout, /^tps = ([\d.]+) \(without initial connection time\)/m),
-      p50Micros: percentile(latencies, 50),
-      p99Micros: percentile(latencies, 99),
-      queries,
-      ...(cpu && { cpuMicrosPerQuery: ((cpu.user + cpu.system) * 1e6) / queries, userMicrosPerQuery: (cpu.user * 1e6) / queries }),
-    };
+    const transactions = readLog(folder);
+    const logged = transactions.latencies.length;
+    if (logged !== queries) throw new Error(`pgbench logged ${logged} of ${queries} transactions`);
+    if (queries === 0) throw new Error("pgbench did not get one transaction done");
+    return { stdout: result.stdout, queries, cpu, transactions };
   } finally {
     removeFolder(folder);
   }
+}
+
+const perQuery = (seconds: number, queries: number): number => (seconds * 1e6) / queries;
+
+/** As fast as the clients can: each asks again as soon as it has its answer. */
+export async function runSaturated(mode: Mode, run: Run): Promise<Figures & { readonly tps: number }> {
+  const { stdout, queries, cpu, transactions } = await runPgbench(mode, run);
+  const latencies = latenciesFrom(transactions, 0);
+  return {
+    tps: numberIn(stdout, /^tps = ([\d.]+) \(without initial connection time\)/m),
+    p50Micros: percentile(latencies, 50),
+    p99Micros: percentile(latencies, 99),
+    ...(cpu && {
+      cpuMicrosPerQuery: perQuery(cpu.user + cpu.system, queries),
+      userMicrosPerQuery: perQuery(cpu.user, queries),
+    }),
+  };
+}
+
+/** Beyond this, opening the sessions takes so long and so much CPU that it would hide the queries. */
+const FEW_CLIENTS = 100;
+const SKIPPED_SECONDS = 5;
+
+/**
+ * At a fixed rate. Transactions have a schedule of their own (Poisson), whatever the answers do, and a latency counts from the scheduled
+ * start: a transaction that waits for a slow one before it is slow too. pgbench's log has it so: with --rate its third column includes
+ * the schedule lag, which is logged a second time, alone, as the last column (PostgreSQL documentation, pgbench, `--rate` and
+ * "Per-Transaction Logging"). That this pgbench does so is checked against the mean that it prints, which is documented to include it.
+ * With many clients the first seconds, in which every session asks its first query, do not count, and PgBouncer has opened its server
+ * connections in a run before. The run has a number of transactions, not of seconds: pgbench's `-T` counts the opening of the sessions too, and cuts off what is
+ * scheduled and not yet done at its end.
+ * @param rate transactions a second of all clients together
+ */
+export async function runAtRate(mode: Mode, run: Run, rate: number): Promise<Figures> {
+  const few = run.clients <= FEW_CLIENTS;
+  if (!few && mode.pools === true) await runPgbench(mode, { ...run, transactionsPerClient: 1 });
+  const skippedSeconds = few ? 0 : SKIPPED_SECONDS;
+  const transactionsPerClient = Math.max(1, Math.round((rate * (run.seconds + skippedSeconds)) / run.clients));
+  const { stdout, queries, cpu, transactions } = await runPgbench(mode, { ...run, transactionsPerClient, args: [`--rate=${rate}`] });
+  const printedMillis = numberIn(stdout, /^latency average = ([\d.]+) ms/m);
+  const loggedMillis = transactions.latencies.reduce((sum, value) => sum + value, 0) / queries / 1_000;
+  if (Math.abs(printedMillis - loggedMillis) > 0.002 + printedMillis * 0.01) {
+    throw new Error(
+      `pgbench prints a mean latency of ${printedMillis} ms and logs ${loggedMillis.toFixed(3)} ms: its log has no schedule lag in it`,
+    );
+  }
+  const latencies = latenciesFrom(transactions, skippedSeconds);
+  return {
+    achievedPercent: (numberIn(stdout, /^tps = ([\d.]+) \(without initial connection time\)/m) / rate) * 100,
+    p50Micros: percentile(latencies, 50),
+    p99Micros: percentile(latencies, 99),
+    p999Micros: percentile(latencies, 99.9),
+    ...(cpu && few && { cpuMicrosPerQuery: perQuery(cpu.user + cpu.system, queries) }),
+  };
+}
+
+/** A connection for each transaction (`-C`). */
+export async function runConnections(mode: Mode, run: Run): Promise<Figures> {
+  const { stdout, queries, cpu } = await runPgbench(mode, { ...run, args: ["-C"] });
+  return {
+    connectionsPerSecond: numberIn(stdout, /^tps = ([\d.]+) \(including reconnection times\)/m),
+    connectMillis: numberIn(stdout, /^average connection time = ([\d.]+) ms/m),
+    ...(cpu && { cpuMicrosPerConnection: perQuery(cpu.user + cpu.system, queries) }),
+  };
 }
 
 function numberIn(text: string, pattern: RegExp): number {
@@ -56,26 +125,40 @@ function numberIn(text: string, pattern: RegExp): number {
   return Number(found[1]);
 }
 
-/** Latencies in microseconds, ascending: the third column of pgbench's per-transaction logs, one file a thread. */
-function readLatencies(folder: string): Float64Array {
-  const values: number[] = [];
-  for (const name of readdirSync(folder)) collectLatencies(readFileSync(join(folder, name)), values);
-  return Float64Array.from(values).sort();
+/** Each transaction of pgbench's per-transaction logs, one file a thread. */
+function readLog(folder: string): Transactions {
+  const transactions: Transactions = { latencies: [], starts: [] };
+  for (const name of readdirSync(folder)) collect(readFileSync(join(folder, name)), transactions);
+  return transactions;
 }
 
-/** Append the third column of lines `client transaction latency script seconds micros`. */
-export function collectLatencies(log: Uint8Array, into: number[]): void {
+/** In microseconds; `starts` since 1970. With --rate a start is the scheduled one. */
+export interface Transactions {
+  readonly latencies: number[];
+  readonly starts: number[];
+}
+
+/** Append lines `client transaction latency script seconds micros [lag]`; the time is that of the end. */
+export function collect(log: Uint8Array, into: Transactions): void {
+  const fields = [0, 0, 0, 0, 0, 0, 0];
   let column = 0;
-  let value = 0;
   for (const byte of log) {
     if (byte === 0x0a) {
-      into.push(value);
+      const latency = fields[2] ?? 0;
+      into.latencies.push(latency);
+      into.starts.push((fields[4] ?? 0) * 1e6 + (fields[5] ?? 0) - latency);
       column = 0;
-      value = 0;
+      fields.fill(0);
     } else if (byte === 0x20) column++;
-    else if (column === 2) {
-      if (byte < 0x30 || byte > 0x39) throw new Error("pgbench logged a latency that is not a number");
-      value = value * 10 + (byte - 0x30);
+    else {
+      if (byte < 0x30 || byte > 0x39) throw new Error("pgbench logged something that is not a number");
+      fields[column] = (fields[column] ?? 0) * 10 + (byte - 0x30);
     }
   }
+}
+
+/** Latencies, ascending, of what was due to start this long or longer after the first. */
+export function latenciesFrom({ latencies, starts }: Transactions, skippedSeconds: number): Float64Array {
+  const first = starts.reduce((least, start) => Math.min(least, start), Number.POSITIVE_INFINITY);
+  return Float64Array.from(latencies.filter((_, index) => (starts[index] ?? 0) - first >= skippedSeconds * 1e6)).sort();
 }

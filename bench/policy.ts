@@ -1,11 +1,7 @@
 /** Who runs the benchmark: masks apply to analysts; exporters read the same tables without masks, as COPY under content masks is refused. */
 export const GROUPS = { masked: "analysts", unmasked: "exporters" } as const;
 
-/**
- * The policy under test: allows, denies that each statement is held against (some by resource, some by expression), approvals,
- * a column mask and all eight content detectors. Nothing in it singles the benchmark's statements out.
- */
-export const POLICY = `version: 1
+const RULES = `version: 1
 rules:
   - name: analysts-read
     who: { groups: [analysts, exporters] }
@@ -48,7 +44,9 @@ rules:
     who: { groups: [contractors] }
     when: time.hour < 6 || time.hour > 20
     effect: deny
-masks:
+`;
+
+const MASKS = `masks:
   - name: customer-email
     except: { groups: [exporters] }
     columns: [public.customers.email]
@@ -57,4 +55,20 @@ masks:
     except: { groups: [exporters] }
     detect: [payment_card, us_ssn, email, iban, phone, jwt, private_key, cloud_key]
     with: redact
+`;
+
+/**
+ * The policy under test: allows, denies that each statement is held against (some by resource, some by expression), approvals,
+ * a column mask and all eight content detectors. Nothing in it singles the benchmark's statements out.
+ */
+export const POLICY = `${RULES}${MASKS}`;
+/** The same without masks. */
+export const POLICY_WITHOUT_MASKS = RULES;
+/** As little as lets the benchmark's clients read: one rule, no expression. */
+export const POLICY_BARE = `version: 1
+rules:
+  - name: everybody-reads
+    on: { targets: [bench] }
+    actions: [read]
+    effect: allow
 `;

@@ -1,6 +1,8 @@
+import { FIGURES, FIGURES_OF, type Figure, shown } from "./figures.ts";
 import type { MachineFacts } from "./machine.ts";
+import { labelOf } from "./modes-list.ts";
 import type { Spread } from "./statistics.ts";
-import type { BenchResult, Figure, WorkloadResult } from "./suite.ts";
+import type { BenchResult, WorkloadResult } from "./suite.ts";
 
 /** A Markdown table with its columns aligned, the first one to the left. */
 export function table(headings: readonly string[], rows: readonly (readonly string[])[]): string {
@@ -24,37 +26,11 @@ export function machineTable(machine: MachineFacts): string {
       ["database", machine.postgres],
       ["client", machine.pgbench],
       ["PgBouncer", machine.pgbouncer],
+      ["HAProxy", machine.haproxy],
       ["Sluice", machine.commit],
     ],
   );
 }
-
-interface Column {
-  readonly heading: string;
-  readonly figure: Figure;
-  readonly show: (value: number) => string;
-}
-
-const fixed =
-  (digits: number, factor = 1) =>
-  (value: number): string =>
-    (value * factor).toFixed(digits);
-
-const COLUMNS: Readonly<Record<WorkloadResult["kind"], readonly Column[]>> = {
-  queries: [
-    { heading: "queries/s", figure: "tps", show: fixed(0) },
-    { heading: "p50 ms", figure: "p50Micros", show: fixed(3, 1e-3) },
-    { heading: "p99 ms", figure: "p99Micros", show: fixed(3, 1e-3) },
-    { heading: "proxy CPU µs/query", figure: "cpuMicrosPerQuery", show: fixed(1) },
-    { heading: "of it in user space", figure: "userMicrosPerQuery", show: fixed(1) },
-  ],
-  transfer: [
-    { heading: "MB/s", figure: "megabytesPerSecond", show: fixed(0) },
-    { heading: "proxy CPU s/GB", figure: "cpuSecondsPerGigabyte", show: fixed(2) },
-  ],
-};
-
-const LABELS = { direct: "direct", pgbouncer: "PgBouncer", sluice: "Sluice" } as const;
 
 /** `median (min–max)`; an en dash where there is no figure. */
 function cell(value: Spread | undefined, show: (value: number) => string): string {
@@ -62,16 +38,25 @@ function cell(value: Spread | undefined, show: (value: number) => string): strin
   return value.rounds.length === 1 ? show(value.median) : `${show(value.median)} (${show(value.min)}–${show(value.max)})`;
 }
 
+const twoDigits = (value: number): string => value.toFixed(2);
+
 function workloadTable(result: BenchResult, workload: WorkloadResult): string {
-  const columns = COLUMNS[workload.kind];
-  const rows = result.options.modes.map((mode) => {
-    const figures = workload.modes[mode];
-    return [LABELS[mode], ...columns.map((column) => (figures === undefined ? "FAILED" : cell(figures[column.figure], column.show)))];
+  const columns: readonly Figure[] = FIGURES_OF[workload.kind];
+  const rows = result.options.modes.flatMap(({ id, name }) => {
+    const figures = workload.modes[id];
+    if (figures === undefined && workload.kind === "idle" && name === "direct") return [];
+    return [
+      [
+        labelOf(id),
+        ...columns.map((figure) => (figures === undefined ? "FAILED" : cell(figures[figure], (value) => shown(figure, value)))),
+      ],
+    ];
   });
-  if (Object.keys(workload.ratios).length > 0) {
-    rows.push(["Sluice ÷ PgBouncer", ...columns.map((column) => cell(workload.ratios[column.figure], fixed(2)))]);
+  for (const [id, figures] of Object.entries(workload.ratios)) {
+    rows.push([`${labelOf(id)} ÷ PgBouncer`, ...columns.map((figure) => cell(figures[figure], twoDigits))]);
   }
-  return table([workload.name, ...columns.map((column) => column.heading)], rows);
+  const title = workload.rate === undefined ? workload.name : `${workload.name} (${workload.rate}/s)`;
+  return table([title, ...columns.map((figure) => FIGURES[figure].heading)], rows);
 }
 
 export function reportOf(result: BenchResult): string {
@@ -79,13 +64,12 @@ export function reportOf(result: BenchResult): string {
   const parts = [
     machineTable(result.machine),
     `${options.rounds} rounds, ${options.seconds} s a run after ${options.warmupSeconds} s of warm-up; ${options.clients} clients in ${options.jobs} threads; ` +
-      `scale ${options.scale}; ${options.bulkMegabytes} MB a transfer; Sluice with ${options.workers} worker${options.workers === 1 ? "" : "s"}; ` +
-      `client side ${options.tls ? "TLS (direct: plaintext)" : "plaintext"}. Median (min–max); the last line: median of the rounds' ratios.`,
+      `scale ${options.scale}; ${options.bulkMegabytes} MB a transfer; Sluice with 1 worker where no other number is named; ` +
+      `client side ${options.tls ? "TLS (direct, HAProxy and relay: plaintext)" : "plaintext"}. ` +
+      "Median (min–max); the last lines: median of the rounds' ratios.",
     ...result.workloads.map((workload) => workloadTable(result, workload)),
   ];
-  const memory = Object.entries(result.residentMegabytes).map(
-    ([mode, megabytes]) => `${LABELS[mode as keyof typeof LABELS]} ${megabytes.toFixed(0)} MB`,
-  );
+  const memory = Object.entries(result.residentMegabytes).map(([id, megabytes]) => `${labelOf(id)} ${megabytes.toFixed(0)} MB`);
   if (memory.length > 0) parts.push(`Resident memory of the proxy's main process at the end: ${memory.join(", ")}.`);
   const { loadBefore, cores } = result.machine;
   if (loadBefore > cores / 2) {
@@ -93,8 +77,22 @@ export function reportOf(result: BenchResult): string {
       `WARNING: other work was going on when the run began (load ${loadBefore.toFixed(1)} on ${cores} cores); repeat it on a quiet machine.`,
     );
   }
+  for (const note of options.notes) parts.push(`NOTE: ${note}`);
+  for (const { name, modes } of result.workloads) {
+    for (const [id, figures] of Object.entries(modes)) {
+      const kept = figures.achievedPercent?.median;
+      if (kept !== undefined && kept < KEPT_PERCENT) {
+        parts.push(
+          `WARNING: ${labelOf(id)} kept ${kept.toFixed(0)} % of the rate of "${name}": its queue grew, and its latencies grow with the run's length.`,
+        );
+      }
+    }
+  }
   if (options.tiny) parts.push("This was --tiny: it shows that the suite works, and measures nothing.");
   if (options.profileFolder !== undefined) parts.push("The gateway was being profiled: its figures are not comparable.");
   for (const failure of result.failures) parts.push(`FAILED: ${failure.mode}, ${failure.during}: ${failure.message}`);
   return `${parts.join("\n\n")}\n`;
 }
+
+/** A Poisson schedule differs from its mean by a few per cent in a short run. */
+const KEPT_PERCENT = 95;

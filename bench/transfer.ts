@@ -19,7 +19,7 @@ const NO_ANSWER_MILLIS = 120_000;
  * The session is open before the clock starts.
  * @throws Error when the statement fails or does not return `rows` rows
  */
-export async function runTransfer(mode: Mode, to: Destination, sql: string, rows: number): Promise<TransferFigures> {
+export async function runTransfer(mode: Mode, to: Destination, sql: string, rows: number, tiny: boolean): Promise<TransferFigures> {
   const client = new Client({
     host: to.host ?? "127.0.0.1",
     port: to.port,
@@ -35,7 +35,7 @@ export async function runTransfer(mode: Mode, to: Destination, sql: string, rows
   failed.catch(() => undefined);
   await client.connect();
   try {
-    const { result, cpu } = await withCpu(mode, () => Promise.race([drain(streamOf(client), sql), failed]));
+    const { result, cpu } = await withCpu(mode, () => Promise.race([drain(streamOf(client), sql), failed]), tiny);
     const answered = new RegExp(`(?:COPY|SELECT) ${rows}\\0`).test(result.end);
     if (!answered) throw new Error(`the answer does not end with ${rows} rows: ${JSON.stringify(result.end.slice(-200))}`);
     return {
