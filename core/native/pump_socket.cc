@@ -145,11 +145,9 @@ int takeSlot(Pump* pump, int fd) {
 int releaseSlot(Pump* pump, int slot, bool keep) {
   Connection* connection = &pump->connections[slot];
   int fd = connection->fd;
-  if (keep) {
-    if (connection->interest != 0) epoll_ctl(pump->epollFd, EPOLL_CTL_DEL, fd, nullptr);
-  } else {
-    close(fd);  // takes it out of the epoll set as well
-  }
+  // Not left to close(): a copy of the descriptor in another process would keep it in the set, ready for ever.
+  if (connection->interest != 0) epoll_ctl(pump->epollFd, EPOLL_CTL_DEL, fd, nullptr);
+  if (!keep) close(fd);
   if (connection->tls != nullptr) freeTls(connection->tls);
   connection->tls = nullptr;
   connection->backlog.clear();

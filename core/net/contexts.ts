@@ -35,7 +35,7 @@ export class SecureContexts {
   }
 
   client(options: TlsClientOptions): SecureContext {
-    return this.#kept.find("", options.ca ?? "", () =>
+    return this.#kept.find(options.ca === undefined ? "system" : "named", options.ca ?? "", () =>
       createSecureContext({ ca: options.ca === undefined ? systemRoots() : options.ca, minVersion: MIN_VERSION }),
     );
   }

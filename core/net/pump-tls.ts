@@ -31,7 +31,7 @@ export class PumpContexts {
 
   /** @throws when the PEM text has no certificate */
   client(options: TlsClientOptions): NativeTlsContext {
-    return this.#kept.find("", options.ca ?? "", () =>
+    return this.#kept.find(options.ca === undefined ? "system" : "named", options.ca ?? "", () =>
       this.#native.clientContext(options.ca ?? systemRoots().join("\n"), this.#ciphers, this.#suites),
     );
   }

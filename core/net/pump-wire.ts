@@ -179,7 +179,7 @@ export class PumpWire implements Wire {
     return this.#upgrade({
       code: "SLUICE_TARGET_UNREACHABLE",
       context: (contexts) => contexts.client(options),
-      settings: { isServer: false, name: options.serverName, verify: options.verify },
+      settings: { isServer: false, name: options.serverName.replace(/\.$/, ""), verify: options.verify },
       alpn: options.alpn,
       early: NO_BYTES,
       check: () => undefined,
@@ -416,6 +416,8 @@ export class PumpWire implements Wire {
     }
     this.#alpn = alpn === "" ? undefined : alpn;
     if (this.#paused) this.#native.slots[this.slot * SLOT_WORDS + SLOT.control]! |= CONTROL.paused;
+    // What was written during the handshake may have left at once, without a backlog that could fall.
+    if (this.#wasHigh) this.#transport.drained(this);
     handshake.done();
   }
 

@@ -74,6 +74,8 @@ export class PumpTransport implements Transport {
 
   /** Copy bytes of one wire into the batch. */
   stage(wire: PumpWire, bytes: Uint8Array, start: number, end: number): void {
+    // The page would send what an earlier batch left there: other connections' bytes.
+    if (start < 0 || end > bytes.length) throw new RangeError("write: the range is outside the bytes");
     const page = this.#page;
     let at = start;
     while (at < end) {

@@ -107,6 +107,8 @@ export class SocketTransport implements Transport {
 
   /** Copy bytes of one wire into the batch. */
   stage(wire: SocketWire, bytes: Uint8Array, start: number, end: number): void {
+    // The page would send what an earlier batch left there: other connections' bytes.
+    if (start < 0 || end > bytes.length) throw new RangeError("write: the range is outside the bytes");
     let at = start;
     while (at < end) {
       if (this.#used === PAGE_BYTES) this.flush();

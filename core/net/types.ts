@@ -41,7 +41,10 @@ export interface Wire {
   /** Try to send these bytes at once, without a record, and close. For fatal errors only. */
   lastWords(bytes: Uint8Array): void;
   destroy(): void;
-  /** Act as TLS server. @param options a context made once per certificate generation */
+  /**
+   * Act as TLS server. The handler must stand before: bytes that came with the end of the handshake may be delivered before the
+   * promise's continuation runs. The same holds for startTls().
+   * @param options a context made once per certificate generation */
   acceptTls(options: TlsServerOptions): Promise<void>;
   /** Act as TLS client. */
   startTls(options: TlsClientOptions): Promise<void>;
