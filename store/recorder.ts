@@ -150,7 +150,7 @@ class ShardRecorder implements Recorder {
   }
 
   get congested(): boolean {
-    if (this.keeper.inFlightBytes > this.congestedBytes) this.wasCongested = true;
+    if (this.keeper.inFlightBytes + this.frames.waitingBytes > this.congestedBytes) this.wasCongested = true;
     return this.wasCongested;
   }
 
