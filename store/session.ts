@@ -145,7 +145,7 @@ export class RecordedSession implements SessionRecorder, FrameOwner {
       }
     } else if (operation.results === "head") {
       if (operation.left === 0) return;
-      keep = Math.min(end, start + operation.left);
+      if (start + operation.left < end) keep = start + operation.left;
       operation.left -= keep - start;
     } else {
       if (to > from) digest(operation, bytes, from, to);

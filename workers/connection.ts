@@ -4,7 +4,7 @@ import { SluiceError, toSluiceError } from "../core/errors.ts";
 import type { Identity } from "../core/identity/types.ts";
 import { LIMITS } from "../core/limits.ts";
 import { ProxyHeaderError } from "../core/net/proxy-header.ts";
-import type { Wire } from "../core/net/types.ts";
+import type { Transport, Wire } from "../core/net/types.ts";
 import type { Grant } from "../core/verdict.ts";
 import { Conversation } from "../protocols/postgres/conversation.ts";
 import { fatalResponse } from "../protocols/postgres/deny.ts";
@@ -25,9 +25,29 @@ import { type Room, report, sameTarget } from "./room.ts";
  * @param onProxied the peer is a trusted proxy, whose header comes first; called with the client's address that it tells
  */
 export async function serve(wire: Wire, listener: ListenerConfig, room: Room, onProxied?: (clientAddress: string) => void): Promise<void> {
+  // Two functions, because one that waits keeps all its variables: the credential must not stay in memory as long as the session.
+  const session = await establish(wire, listener, room, onProxied);
+  if (session === undefined) return;
+  await session.relay.closed;
+  session.ended();
+}
+
+interface Session {
+  readonly relay: Relay;
+  /** Called once both legs are closed. */
+  readonly ended: () => void;
+}
+
+/** @returns the session that has begun, or undefined where the connection was answered for good */
+async function establish(
+  wire: Wire,
+  listener: ListenerConfig,
+  room: Room,
+  onProxied: ((clientAddress: string) => void) | undefined,
+): Promise<Session | undefined> {
   const conversation = new Conversation(wire, { deadlineMillis: LIMITS.handshakeMillis, peer: "client" });
   const client = onProxied === undefined ? directClient(wire) : await throughProxy(conversation);
-  if (client === undefined) return;
+  if (client === undefined) return undefined;
   onProxied?.(client.address);
   const clientAddress = client.address;
   let greeting: Greeting | undefined;
@@ -38,18 +58,18 @@ export async function serve(wire: Wire, listener: ListenerConfig, room: Room, on
       room.routeCancel(greeting.processId, greeting.key);
       conversation.abandon();
       wire.lastWords(NOTHING);
-      return;
+      return undefined;
     }
-    const credential = await askCredential(conversation, client.isLocal);
-    identity = await room.authenticator.authenticate(credential);
+    identity = await room.authenticator.authenticate(await askCredential(conversation, client.isLocal));
     const target = findTarget(room, greeting.target);
     const grant = authorize(room, identity, target, clientAddress);
-    await openSession(conversation, greeting, grant, clientAddress, room);
+    return await openSession(conversation, greeting, grant, clientAddress, room);
   } catch (thrown) {
     const error = toSluiceError(thrown);
     conversation.abandon();
     wire.lastWords(fatalResponse(error));
     refused(room, error, thrown, clientAddress, greeting, identity);
+    return undefined;
   }
 }
 
@@ -94,7 +114,7 @@ async function openSession(
   grant: Grant,
   clientAddress: string,
   room: Room,
-): Promise<void> {
+): Promise<Session> {
   const { target, identity } = grant;
   const { wire } = conversation;
   const id = randomBytes(10).toString("hex");
@@ -137,7 +157,7 @@ async function openSession(
         detail: { action: "connect", observed: effect, rule: rule ?? null },
       });
     }
-    const connected = upstream;
+    const { backendPid, backendKey, cancelTarget } = upstream;
     relay = new Relay({
       room,
       id,
@@ -150,7 +170,7 @@ async function openSession(
       upstream: upstream.wire,
       clientAddress,
       searchPath: initialSearchPath(upstream, greeting, catalogue.searchPath, target.user),
-      cancelUpstream: () => void cancel(connected, room.transport),
+      cancelUpstream: cancels({ backendPid, backendKey, cancelTarget }, room.transport),
       onExpiry: room.snapshot.config.onExpiry,
       idleMillis: room.snapshot.config.limits.idleMillis,
     });
@@ -158,19 +178,33 @@ async function openSession(
     room.opened(relay, processId, key, greeting.applicationName);
     try {
       relay.start(conversation.release(), upstream.leftover);
-      await relay.closed;
     } catch (error) {
       // The client went away in the very moment of the welcome.
       relay.fail(toSluiceError(error));
-    } finally {
-      room.closed(relay, processId);
     }
-  } finally {
+    return sessionOf(relay, processId, giveBack, room);
+  } catch (error) {
     giveBack();
     // A relay closes its wires itself, last words first.
     if (relay === undefined) upstream?.wire.destroy();
+    else relay.fail(toSluiceError(error));
+    throw error;
   }
 }
+
+// Closures of a session's whole life are made out here: one made inside openSession would keep all that openSession knows.
+const cancels =
+  (upstream: Pick<Upstream, "backendPid" | "backendKey" | "cancelTarget">, transport: Transport): (() => void) =>
+  () =>
+    void cancel(upstream, transport);
+
+const sessionOf = (relay: Relay, processId: number, giveBack: () => void, room: Room): Session => ({
+  relay,
+  ended: () => {
+    room.closed(relay, processId);
+    giveBack();
+  },
+});
 
 /** The setting as the server reported it, as the client set it, or as the catalogue's own connection found it. */
 function initialSearchPath(

@@ -8,6 +8,8 @@ import { type ConnectionTask, type Order, type Report, type Snapshot, TARGET_SLO
 const SESSIONS_PER_WORKER = 100_000;
 /** V8's old space of one worker: beyond it the worker ends with its sessions, and is replaced. */
 const WORKER_HEAP_MIB = 2_048;
+/** V8 would let new objects spread over 130 MiB while thousands connect, and keep it; a session's memory was mostly that. */
+const WORKER_YOUNG_MIB = 12;
 const CLOSE_MILLIS = 5_000;
 const READY_MILLIS = 30_000;
 
@@ -90,7 +92,7 @@ export class WorkerPool {
       // A worker must never block its loop to wait for a task.
       atomics: "disabled",
       recordTiming: false,
-      resourceLimits: { maxOldGenerationSizeMb: WORKER_HEAP_MIB },
+      resourceLimits: { maxOldGenerationSizeMb: WORKER_HEAP_MIB, maxYoungGenerationSizeMb: WORKER_YOUNG_MIB },
       workerData: {
         channel: this.#channel,
         maskKey: this.#maskKey,

@@ -26,7 +26,7 @@ export function sameBytes(a: Uint8Array, aStart: number, aEnd: number, b: Uint8A
 
 /** Where the first zero byte of bytes[start, end) is, or -1. */
 export function zeroIn(bytes: Uint8Array, start: number, end: number): number {
-  const near = Math.min(end, start + LOOP_BYTES);
+  const near = end < start + LOOP_BYTES ? end : start + LOOP_BYTES;
   for (let index = start; index < near; index += 1) if (bytes[index] === 0) return index;
   if (near === end) return -1;
   const found = bytes.indexOf(0, near);

@@ -84,7 +84,8 @@ export class PumpTransport implements Transport {
       if (!wire.writable) return;
       if (this.#flushing) throw new Error("beforeSend must not write");
       const used = this.#used;
-      const count = Math.min(end - at, page.length - used);
+      const room = page.length - used;
+      const count = end - at < room ? end - at : room;
       copyInto(bytes, at, at + count, page, used);
       this.#runs += 1;
       if (wire.addRun(used, used + count)) this.markDirty(wire);

@@ -196,7 +196,7 @@ export class MessageFramer {
   #keep(bytes: Uint8Array, start: number, end: number): void {
     const needed = this.#assembledBytes + (end - start);
     if (this.#assembly === undefined || this.#assembly.length < needed) {
-      const grown = Buffer.allocUnsafe(Math.max(FIRST_ASSEMBLY_BYTES, needed, this.#assembledBytes * 2));
+      const grown = Buffer.allocUnsafeSlow(Math.max(FIRST_ASSEMBLY_BYTES, needed, this.#assembledBytes * 2));
       if (this.#assembly !== undefined) grown.set(this.#assembly.subarray(0, this.#assembledBytes));
       this.#assembly = grown;
     }

@@ -160,9 +160,13 @@ function holdsShortOnly(
 /** Rows up to this are looked at value by value first: below it that costs less than a call of the native scan. */
 const SHORT_ROW_BYTES = 64;
 
+const NO_BUFFER = Buffer.alloc(0);
+const OUT_BYTES = 1_024;
+
 /** Searches and rewrites DataRow messages; one per session, its buffer is reused. */
 export class RowMasker {
-  #out = Buffer.allocUnsafe(4_096);
+  /** Made when a row is first rewritten: most sessions never need it. */
+  #out: Buffer = NO_BUFFER;
   #length = 0;
   /** The prefilter has looked at the present chunk up to here. */
   #scanned: Uint8Array | undefined;
@@ -316,7 +320,8 @@ export class RowMasker {
 
   #reserve(count: number): void {
     if (this.#length + count <= this.#out.length) return;
-    const grown = Buffer.allocUnsafe((this.#length + count) * 2);
+    // Not from Node's pool, of which a few kept bytes would keep 64 KiB.
+    const grown = Buffer.allocUnsafeSlow(Math.max(OUT_BYTES, (this.#length + count) * 2));
     grown.set(this.#out.subarray(0, this.#length));
     this.#out = grown;
   }
