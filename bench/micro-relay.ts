@@ -67,6 +67,8 @@ const catalogue: Catalogue = {
   maskedRelations: () => ({ columns: new Map(), relations: new Set(), viewsOver: new Set() }),
   isBuiltinFunction: () => true,
   hasOtherFunction: () => false,
+  role: "none",
+  mayMove: () => false,
 };
 
 const target: TargetConfig = {
@@ -151,6 +153,7 @@ export async function relayCases(): Promise<MicroCases> {
       upstream,
       clientAddress: "127.0.0.1:5000",
       searchPath: ["public"],
+      statuses: new Map(),
       cancelUpstream: () => {},
       onExpiry: "finish",
       idleMillis: 0,

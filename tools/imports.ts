@@ -10,7 +10,7 @@ const allowed: Readonly<Record<string, readonly string[]>> = {
   workers: ["core", "protocols", "store", "control"],
   "control/cli": ["core", "protocols", "store", "control", "workers"],
   "": ["core", "protocols", "store", "control", "workers", "control/cli"],
-  tools: ["core"],
+  tools: ["core", "protocols"],
   test: ["core", "protocols", "store", "control", "workers", "control/cli", "", "demo"],
   bench: ["core", "protocols", "store", "control", "workers", "control/cli", "", "test"],
   demo: ["core", "test"],

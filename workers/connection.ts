@@ -170,6 +170,7 @@ async function openSession(
       upstream: upstream.wire,
       clientAddress,
       searchPath: initialSearchPath(upstream, greeting, catalogue.searchPath, target.user),
+      statuses: upstream.parameters,
       cancelUpstream: cancels({ backendPid, backendKey, cancelTarget }, room.transport),
       onExpiry: room.snapshot.config.onExpiry,
       idleMillis: room.snapshot.config.limits.idleMillis,

@@ -1,10 +1,12 @@
 import { copyOf, sameBytes } from "../../core/bytes/copy.ts";
 import { SluiceError } from "../../core/errors.ts";
 import { LIMITS } from "../../core/limits.ts";
+import { Answers, checkPrivileges } from "./doubt.ts";
 import { EffectsSinceReady } from "./effects.ts";
 import { FORWARD, FORWARD_AND_ADD, MessageFramer, type MessageVisitor, REPLACE } from "./frame.ts";
 import { BACKEND_MESSAGES, TYPE } from "./messages.ts";
-import { errorFields, maskedError, maskedString } from "./notices.ts";
+import { errorFields } from "./notices.ts";
+import { maskedNotice, searchedString } from "./outside-rows.ts";
 import type { Pending } from "./pending.ts";
 import type { Relay } from "./relay.ts";
 import { type ColumnAction, type Columns, planColumns, RowMasker, readColumns, type SessionMasks } from "./rows.ts";
@@ -22,6 +24,7 @@ export class BackendReader implements MessageVisitor {
   readonly #relay: Relay;
   readonly #framer: MessageFramer;
   readonly #effects = new EffectsSinceReady();
+  readonly #answersOfOwn = new Answers();
   readonly #rows = new RowMasker();
   /** Masked values per rule of the next operation that has any. */
   #counts = new Map<string, number>();
@@ -154,6 +157,7 @@ export class BackendReader implements MessageVisitor {
   message(type: number, bytes: Uint8Array, start: number, end: number, available: number): number {
     const relay = this.#relay;
     const head = relay.queue.head();
+    if (head?.kind === "ask" && this.#answersOfOwn.take(relay, type, bytes, start, end)) return REPLACE;
     switch (type) {
       case TYPE.dataRow:
         if (head === undefined || (head.kind !== "query" && head.kind !== "execute") || head.refusal !== undefined)
@@ -192,7 +196,7 @@ export class BackendReader implements MessageVisitor {
       case TYPE.errorResponse:
         return this.#error(head, bytes, start, end);
       case TYPE.noticeResponse:
-        this.replacement = this.#maskedError(head, bytes, start, end);
+        this.replacement = maskedNotice(relay, head, bytes, start, end);
         return this.#answers(head, start, end);
       case TYPE.parameterStatus:
         return this.#parameterStatus(bytes, start, end);
@@ -244,6 +248,7 @@ export class BackendReader implements MessageVisitor {
   #simple(head: Pending | undefined, kind: "parse" | "bind" | "close"): number {
     if (head?.kind !== kind || head.refusal !== undefined) throw unexpected(`answer to ${kind}`);
     this.#relay.parameterBytes -= head.parameterBytes;
+    head.change?.confirm();
     this.#relay.queue.shift();
     return FORWARD;
   }
@@ -336,9 +341,11 @@ export class BackendReader implements MessageVisitor {
     this.#answers(head, start, end);
     if (head.kind === "query") return FORWARD;
     this.#relay.copyAnswer(false);
+    head.change?.confirm();
     if (head.classified !== undefined && head.classified.effects.length > 0) {
-      this.#effects.completed(this.#relay, head.classified, false);
+      this.#effects.completed(this.#relay, head.classified, false, head.moves);
     }
+    if (head.moves > 0) this.#effects.moved(head.moves);
     this.#finish(head, "done");
     this.#relay.queue.shift();
     // In a pipeline, what waits for a schema change does not wait for Sync, which may come behind it.
@@ -377,8 +384,10 @@ export class BackendReader implements MessageVisitor {
     const relay = this.#relay;
     if (head.kind === "query") {
       if (head.classified !== undefined && head.classified.effects.length > 0)
-        this.#effects.completed(relay, head.classified, head.failed !== undefined);
-      if (head.failed !== undefined && head.undo !== undefined) head.undo();
+        this.#effects.completed(relay, head.classified, head.failed !== undefined, head.moves);
+      if (head.moves > 0) this.#effects.moved(head.moves);
+      if (head.failed === undefined) head.change?.confirm();
+      else head.change?.undo();
       this.#answers(head, start, end);
       this.#finish(head, head.failed === undefined ? "done" : head.failed.code === "57014" ? "cancelled" : "failed");
     }
@@ -405,7 +414,7 @@ export class BackendReader implements MessageVisitor {
     const fields = errorFields(bytes, start, end);
     const fatal = fields.severity === "FATAL" || fields.severity === "PANIC";
     if (fatal) this.sawFatal = true;
-    const masked = this.#maskedError(head, bytes, start, end);
+    const masked = maskedNotice(relay, head, bytes, start, end);
     this.replacement = masked;
     if (head === undefined || head.kind === "sync") {
       if (!fatal) this.#effects.errored();
@@ -429,18 +438,12 @@ export class BackendReader implements MessageVisitor {
     return answer;
   }
 
-  #maskedError(head: Pending | undefined, bytes: Uint8Array, start: number, end: number): Uint8Array | undefined {
-    const { policy, masker } = this.#relay;
-    if (policy.masks.length === 0) return undefined;
-    return maskedError(bytes, start, end, masker, masksColumns(this.#relay), head?.decision?.masksColumns === true);
-  }
-
   /** A value outside of a result: it has no column, but a detector may find something in it. */
   #searched(bytes: Uint8Array, start: number, from: number, end: number): number {
     if (from <= start + 5 || from >= end || bytes[end - 1] !== 0) throw unexpected("malformed message");
-    const { masker } = this.#relay;
-    this.replacement = masker?.scans === true ? maskedString(bytes, start, from, end, masker) : undefined;
-    return this.#answers(this.#relay.queue.head(), start, end);
+    const head = this.#relay.queue.head();
+    this.replacement = searchedString(this.#relay, head, bytes, start, from, end);
+    return this.#answers(head, start, end);
   }
 
   /** The server ignores everything up to Sync, a Query too: nothing of it happened. */
@@ -451,10 +454,11 @@ export class BackendReader implements MessageVisitor {
     if (count === queue.size) this.#relay.skipping = true;
     for (let index = count - 1; index >= 0; index -= 1) {
       const entry = queue.at(index);
-      entry.undo?.();
+      entry.change?.undo();
       this.#relay.parameterBytes -= entry.parameterBytes;
       if (entry.classified !== undefined && entry.classified.effects.length > 0)
-        this.#effects.completed(this.#relay, entry.classified, true);
+        this.#effects.completed(this.#relay, entry.classified, true, entry.moves);
+      if (entry.moves > 0) this.#effects.moved(entry.moves);
       if (entry !== failed && entry.request !== 0) entry.failed = { code: "25P02", message: "skipped after an earlier error" };
       const outcome = failed.failed?.code === "57014" ? "cancelled" : "failed";
       if (entry === failed) this.#finish(entry, outcome);
@@ -478,12 +482,11 @@ export class BackendReader implements MessageVisitor {
         `the setting ${name} changed to ${value}; Sluice reads statements under ${pinned} only`,
       );
     }
+    checkPrivileges(this.#relay, name, value);
     if (name === "search_path") this.#relay.searchPath.reported(parseSearchPath(value, this.#relay.grant.target.user));
     return this.#searched(bytes, start, nameEnd + 1, end);
   }
 }
-
-const masksColumns = (relay: Relay): boolean => relay.policy.masks.some((mask) => mask.columns.length > 0);
 
 const SEARCHED: ColumnAction = { kind: "scan", nullOnHit: false };
 

@@ -1,6 +1,7 @@
 import { createHash } from "node:crypto";
 import { SluiceError } from "../../core/errors.ts";
 import { LIMITS } from "../../core/limits.ts";
+import { loadMovingCode, type MovingCode } from "./catalogue-code.ts";
 import type { Upstream } from "./dial.ts";
 import { SideConnection, type TextRow } from "./query.ts";
 
@@ -27,9 +28,13 @@ export interface CatalogueData {
   readonly usableSchemas: ReadonlySet<string>;
   readonly builtinFunctions: ReadonlySet<string>;
   readonly otherFunctions: ReadonlySet<string>;
+  /** What may change search_path or the role from within. */
+  readonly movingCode: MovingCode;
   readonly user: string;
   /** The search_path that a new session of this user has, as SHOW gives it. */
   readonly searchPath: string;
+  /** The role setting of a new session of this user: `none`, unless the user's own settings say another. */
+  readonly role: string;
   /** Equal digests: equal contents. */
   readonly digest: string;
 }
@@ -79,8 +84,10 @@ export async function loadCatalogue(upstream: Upstream): Promise<CatalogueData> 
     });
   try {
     let searchPath = "";
-    await rows("select pg_catalog.current_setting('search_path')", ([value]) => {
-      searchPath = value!;
+    let role = "";
+    await rows("select pg_catalog.current_setting('search_path'), pg_catalog.current_setting('role')", ([pathValue, roleValue]) => {
+      searchPath = pathValue!;
+      role = roleValue!;
     });
     // A role's own search_path must not put other functions in front of the system's.
     await side.query(
@@ -110,7 +117,12 @@ export async function loadCatalogue(upstream: Upstream): Promise<CatalogueData> 
     await rows("select current_user", ([name]) => {
       user = name!;
     });
-    return { relations, reads, parents, usableSchemas, builtinFunctions, otherFunctions, user, searchPath, digest: digest.digest("hex") };
+    const ownNames = new Map<number, string>();
+    for (const { oid, schema, name } of relations.values())
+      if (schema !== "pg_catalog" && schema !== "information_schema") ownNames.set(oid, name);
+    const movingCode = await loadMovingCode(rows, ownNames);
+    const code = { builtinFunctions, otherFunctions, movingCode };
+    return { relations, reads, parents, usableSchemas, ...code, user, searchPath, role, digest: digest.digest("hex") };
   } finally {
     side.close();
   }

@@ -1,4 +1,5 @@
 import { toSluiceError } from "../../core/errors.ts";
+import { NO_MOVING_CODE } from "./catalogue-code.ts";
 import { type CatalogueData, loadCatalogue, type Relation, type RelationKind } from "./catalogue-load.ts";
 import { findMasked, type MaskedRelations, qualify } from "./catalogue-masks.ts";
 import type { Upstream } from "./dial.ts";
@@ -30,6 +31,8 @@ export interface Catalogue {
   readonly serial: number;
   /** search_path of a new session of the target's user; undefined where it cannot be read. */
   readonly searchPath: readonly string[] | undefined;
+  /** The role setting of such a session (`none`, as a rule); undefined before the first reading. */
+  readonly role: string | undefined;
   /** Rises when a reading found other contents; part of the key of whatever is derived from it. */
   readonly generation: number;
   /** False before the first reading, after invalidate(), and when the last reading is too old: await refresh() before the next decision. */
@@ -59,6 +62,11 @@ export interface Catalogue {
   maskedRelations(columnPatterns: readonly string[]): MaskedRelations;
   /** A function of pg_catalog or information_schema that no other schema's function of the same name can take the place of. */
   isBuiltinFunction(name: string): boolean;
+  /**
+   * Whether a statement may change search_path or the role from within, by code of the target's that it runs.
+   * @param functions that it calls, as written. @param relations as qualify() spells them. @param changesSchema event triggers see it
+   */
+  mayMove(functions: readonly string[], relations: readonly string[], changesSchema: boolean): boolean;
   /** Some schema besides the system's has a function of this name. */
   hasOtherFunction(name: string): boolean;
 }
@@ -84,8 +92,10 @@ const EMPTY: CatalogueData = {
   usableSchemas: new Set(),
   builtinFunctions: new Set(),
   otherFunctions: new Set(),
+  movingCode: NO_MOVING_CODE,
   user: "",
   searchPath: "",
+  role: "",
   digest: "",
 };
 
@@ -217,6 +227,34 @@ class TargetCatalogue implements Catalogue {
     if (this.#maskSets.size >= KEPT_MASK_SETS) this.#maskSets.clear();
     this.#maskSets.set(key, made);
     return made;
+  }
+
+  get role(): string | undefined {
+    return this.#data.digest === "" ? undefined : this.#data.role;
+  }
+
+  mayMove(functions: readonly string[], relations: readonly string[], changesSchema: boolean): boolean {
+    const { movingCode, builtinFunctions, otherFunctions } = this.#data;
+    if (movingCode.everywhere || (changesSchema && movingCode.onSchemaChange)) return true;
+    for (const name of functions) {
+      // A name may hold dots itself: every ending is looked at.
+      let known = false;
+      for (let at = -1; ; ) {
+        const last = name.slice(at + 1);
+        if (movingCode.functions.has(last)) return true;
+        known ||= builtinFunctions.has(last) || otherFunctions.has(last);
+        at = name.indexOf(".", at + 1);
+        if (at < 0) break;
+      }
+      // Made by this transaction, or since the last reading.
+      if (!known) return true;
+    }
+    return relations.some((relation) => {
+      // What is temporary is not read, and may be a view.
+      if (relation.startsWith("pg_temp.")) return movingCode.functions.size > 0;
+      const found = this.#relationsByName.get(relation);
+      return found !== undefined && movingCode.relations.has(found.oid);
+    });
   }
 
   hasOtherFunction(name: string): boolean {

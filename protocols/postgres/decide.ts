@@ -17,7 +17,14 @@ export interface Decision {
   readonly masksColumns: boolean;
   /** Result values must be searched by content. */
   readonly masksContent: boolean;
+  readonly moves: Moves;
 }
+
+/**
+ * Whether carrying a statement out may change search_path or the role in a way that shows neither in the statement nor in what
+ * the server reports: 0 no; 1 by a function that it calls or sets off; 2 by DO or a procedure.
+ */
+export type Moves = 0 | 1 | 2;
 
 /** A relation that the catalogue does not know: load it anew and ask again. */
 export const UNKNOWN_RELATION = Symbol("unknown relation");
@@ -104,16 +111,19 @@ export class DecisionContext {
         hint: `Mask rule "${masked.rule}" applies to you on this target.`,
       });
     }
+    const moves = before?.moves ?? this.#moves(classified, operation);
     // The record's definition is written once: the same answer as last time is the same record.
     const same = before !== undefined && before.verdict.kind === verdict.kind && before.verdict.rule === verdict.rule;
     if (same && (verdict.kind !== "allowed" || before.record.observed === verdict.observed?.effect)) {
-      return { verdict, operation, masksColumns: masked?.columns ?? false, masksContent: masked?.content ?? false, record: before.record };
+      const masks = { masksColumns: masked?.columns ?? false, masksContent: masked?.content ?? false };
+      return { verdict, operation, ...masks, moves, record: before.record };
     }
     return {
       verdict,
       operation,
       masksColumns: masked?.columns ?? false,
       masksContent: masked?.content ?? false,
+      moves,
       record: {
         action: operation.accesses[0]?.action ?? "sql:other",
         resources: operation.tables.length > 0 ? operation.tables : operation.accesses.flatMap((access) => access.resources),
@@ -180,6 +190,17 @@ export class DecisionContext {
     const schema = path?.find((candidate) => this.catalogue.hasSchema(candidate));
     if (schema !== undefined) return [schema];
     return path === undefined ? this.catalogue.schemas() : ["public"];
+  }
+
+  #moves(classified: Classified, operation: Operation): Moves {
+    const does = (action: string) => operation.accesses.some((access) => access.action === action);
+    if (does("sql:do")) return 2;
+    const { plain, expressions, predicates } = classified.columnUse;
+    // `c.f` may be f(c); a column is only known by that name if no such function is.
+    const attributes = [...plain, ...expressions, ...predicates].filter((name) => this.catalogue.hasOtherFunction(name));
+    const changesSchema = classified.effects.some((effect) => effect.kind === "ddl");
+    if (!this.catalogue.mayMove([...classified.functions, ...attributes], operation.tables, changesSchema)) return 0;
+    return does("sql:call") ? 2 : 1;
   }
 
   #judgeMasks(

@@ -1,6 +1,7 @@
+import type { Moves } from "./decide.ts";
 import type { Relay } from "./relay.ts";
 import type { Classified, SessionEffect } from "./sql/types.ts";
-import type { PreparedStatement, Undo } from "./statements.ts";
+import { type Change, type PreparedStatement, together } from "./statements.ts";
 
 const NO_BYTES = new Uint8Array(0);
 
@@ -19,25 +20,25 @@ export const movesSearchPath = (effect: SessionEffect): boolean =>
 
 /**
  * A message with session effects goes to the server: take the stricter reading until the answer is there.
- * @returns what to do when the server does not carry the message out
+ * @returns what it makes of names
  */
-export function sentEffects(relay: Relay, classified: Classified): Undo | undefined {
-  const undos: Undo[] = [];
+export function sentEffects(relay: Relay, classified: Classified): Change | undefined {
+  const changes: Change[] = [];
   for (const effect of classified.effects) {
     if (movesSearchPath(effect)) relay.searchPath.sent();
     switch (effect.kind) {
       case "prepare":
-        undos.push(relay.names.setStatement(effect.name, madeInSql(effect.inner, `EXECUTE ${effect.name}`)));
+        changes.push(relay.names.setStatement(effect.name, madeInSql(effect.inner, `EXECUTE ${effect.name}`)));
         break;
       case "deallocate":
-        if (effect.name !== undefined) undos.push(relay.names.deleteStatement(effect.name));
-        else for (const name of relay.names.statements.keys()) undos.push(relay.names.deleteStatement(name));
+        if (effect.name !== undefined) changes.push(relay.names.deleteStatement(effect.name));
+        else for (const name of relay.names.statements.keys()) changes.push(relay.names.deleteStatement(name));
         break;
       case "discard":
-        if (effect.what === "all") for (const name of relay.names.statements.keys()) undos.push(relay.names.deleteStatement(name));
+        if (effect.what === "all") for (const name of relay.names.statements.keys()) changes.push(relay.names.deleteStatement(name));
         break;
       case "declare":
-        undos.push(
+        changes.push(
           relay.names.setPortal(effect.name, {
             statement: madeInSql(effect.inner, `FETCH FROM ${effect.name}`),
             parameters: NO_BYTES,
@@ -50,7 +51,7 @@ export function sentEffects(relay: Relay, classified: Classified): Undo | undefi
         break;
       case "close_cursor":
         for (const name of effect.name === undefined ? relay.names.portals.keys() : [effect.name])
-          undos.push(relay.names.deletePortal(name));
+          changes.push(relay.names.deletePortal(name));
         break;
       case "create_temp":
         relay.temporary.add(effect.name);
@@ -61,11 +62,7 @@ export function sentEffects(relay: Relay, classified: Classified): Undo | undefi
       default:
     }
   }
-  return undos.length === 0
-    ? undefined
-    : () => {
-        for (const undo of undos.reverse()) undo();
-      };
+  return together(changes);
 }
 
 /** A schema change of something besides a relation: a function, a type, an operator, an extension … */
@@ -84,9 +81,18 @@ export class EffectsSinceReady {
   #rolledBackTo = false;
   #failed = false;
   #lastTag = "";
+  #moved = 0;
+  #movedUrgently = false;
   schemaChanged = false;
 
-  completed(relay: Relay, classified: Classified, failed: boolean): void {
+  /** What may have changed search_path or the role unseen has been answered. */
+  moved(moves: Moves): void {
+    this.#moved += 1;
+    if (moves === 2) this.#movedUrgently = true;
+  }
+
+  /** @param moves it runs code that may change search_path or the role */
+  completed(relay: Relay, classified: Classified, failed: boolean, moves: Moves): void {
     if (failed) this.#failed = true;
     for (const effect of classified.effects) {
       if (movesSearchPath(effect)) {
@@ -102,7 +108,7 @@ export class EffectsSinceReady {
         relay.schemaChanges -= 1;
         relay.schemaEpoch += 1;
         this.schemaChanged = true;
-        if (changesObjects(classified)) relay.objectsChanged = true;
+        if (moves > 0 || changesObjects(classified)) relay.objectsChanged = true;
       }
     }
   }
@@ -127,19 +133,20 @@ export class EffectsSinceReady {
       else if (effect.kind === "reset_all" || (effect.kind === "discard" && effect.what === "all")) path.reset(inBlock);
       for (let index = 0; index < this.#pathChanges; index += 1) path.settled();
     }
+    path.mayAskAgain();
+    if (this.#moved > 0) {
+      path.doubt(this.#movedUrgently);
+      for (let index = 0; index < this.#moved; index += 1) path.settled();
+      this.#moved = 0;
+      this.#movedUrgently = false;
+    }
     // Only a message that ends the block and does nothing else to it says which value holds.
     const tag = this.#lastTag;
     const ended = inBlock && after === 0x49;
     if (ended && this.#transactions === 1 && (tag === "COMMIT" || tag === "ROLLBACK")) path.ended(tag === "COMMIT" ? "commit" : "rollback");
     else if (ended || this.#rolledBackTo || this.#ends > 0) path.unclear();
     if (after === 0x49) relay.objectsChanged = false;
-    if (ended) {
-      relay.names.portals.clear();
-    }
-    if (relay.queue.size === 0) {
-      if (!inBlock && after === 0x49) relay.names.portals.clear();
-      relay.names.settle();
-    }
+    if (after === 0x49) relay.names.portals.clear();
     this.#pathChanges = 0;
     this.#pathEffect = undefined;
     this.#transactions = 0;

@@ -1,20 +1,22 @@
 import { copyOf, Keep, zeroIn } from "../../core/bytes/copy.ts";
 import { SluiceError } from "../../core/errors.ts";
 import { LIMITS } from "../../core/limits.ts";
-import type { Moment } from "../../core/policy/types.ts";
 import type { Refused } from "../../core/verdict.ts";
 import type { StatementRecord } from "../../store/types.ts";
-import { NameReader, readBind, readParameters } from "./bind.ts";
+import { NameReader, readBind } from "./bind.ts";
 import { type Decision, UNKNOWN_RELATION } from "./decide.ts";
 import { refusalResponse } from "./deny.ts";
+import { ask, matters, mattersToStatement } from "./doubt.ts";
 import { changesObjects, sentEffects } from "./effects.ts";
 import { FORWARD, FORWARD_AND_ADD, HOLD, MessageFramer, type MessageVisitor, REPLACE } from "./frame.ts";
 import { describe, errorResponse, FRONTEND_MESSAGES, flush, parse, query, TYPE } from "./messages.ts";
+import { momentOf } from "./moment.ts";
 import { NamedOperations } from "./named.ts";
+import { utf8 } from "./notices.ts";
 import type { Pending, PendingKind } from "./pending.ts";
 import { FUNCTION_CALL, heldRefusal, maskRefusal, REFUSED_PARSE, REFUSED_QUERY, redact } from "./refused.ts";
 import type { Relay } from "./relay.ts";
-import { binaryRefusal } from "./rows.ts";
+import { unmaskable } from "./rows.ts";
 import type { Classified } from "./sql/types.ts";
 import type { Portal, PreparedStatement } from "./statements.ts";
 
@@ -134,26 +136,43 @@ export class FrontendReader implements MessageVisitor {
     if (relay.copyIn)
       throw new SluiceError("SLUICE_PROTOCOL_VIOLATION", `message type '${String.fromCharCode(type)}' while COPY data are expected`);
     switch (type) {
-      case TYPE.query:
-        return this.#query(bytes, start, end);
+      case TYPE.query: {
+        const answer = this.#query(bytes, start, end);
+        if (answer !== HOLD) relay.names.pipeline += 1;
+        return answer;
+      }
       case TYPE.parse:
-        return this.#parse(bytes, start, end);
+        return this.#sent(this.#parse(bytes, start, end));
       case TYPE.bind:
-        return this.#bind(bytes, start, end);
+        return this.#sent(this.#bind(bytes, start, end));
       case TYPE.execute:
-        return this.#execute(bytes, start, end);
+        return this.#sent(this.#execute(bytes, start, end));
       case TYPE.describe:
-        return this.#describe(bytes, start, end);
+        return this.#sent(this.#describe(bytes, start, end));
       case TYPE.close:
-        return this.#close(bytes, start, end);
+        return this.#sent(this.#close(bytes, start, end));
       case TYPE.sync:
         relay.queue.push("sync");
+        relay.names.pipeline += 1;
+        relay.inPipeline = false;
         return FORWARD;
       case TYPE.functionCall:
+        relay.names.pipeline += 1;
         return this.#functionCall();
       default:
         throw new SluiceError("SLUICE_PROTOCOL_VIOLATION", `message type '${String.fromCharCode(type)}' is not let through`);
     }
+  }
+
+  #sent(answer: number): number {
+    if (answer !== HOLD) this.#relay.inPipeline = true;
+    return answer;
+  }
+
+  /** The message waits until the server has answered more of what it was sent before. */
+  #awaitAnswer(): number {
+    this.#relay.hold(this.#relay.nextAnswer());
+    return HOLD;
   }
 
   #query(bytes: Uint8Array, start: number, end: number): number {
@@ -163,6 +182,7 @@ export class FrontendReader implements MessageVisitor {
       throw new SluiceError("SLUICE_PROTOCOL_VIOLATION", "Query without its terminating zero");
     const classified = this.#classify(bytes, textStart, textEnd);
     if (classified === undefined) return HOLD;
+    if (classified.effects.length > 0 && this.#named.uncertain(classified)) return this.#awaitAnswer();
     const effective = this.#named.withNamed(classified);
     const decision = this.#decide(effective, bytes, textStart, textEnd, undefined, undefined, this.#named.movedPath(classified, undefined));
     if (decision === "hold") return HOLD;
@@ -173,7 +193,7 @@ export class FrontendReader implements MessageVisitor {
       recorded === undefined
         ? relay.recorder.intent(decision.record, undefined, bytes, textStart, textEnd)
         : relay.recorder.intent(decision.record, undefined, recorded, 0, recorded.length);
-    if (recorded !== undefined) this.#redacted = query(text(recorded, 0, recorded.length));
+    if (recorded !== undefined) this.#redacted = query(utf8(recorded, 0, recorded.length));
     if (decision.verdict.kind !== "allowed") return this.#refuse("query", decision, decision.verdict, request);
     this.#allow("query", decision, request, effective);
     if (effective.copy === "in") relay.copyAwaited = true;
@@ -191,13 +211,14 @@ export class FrontendReader implements MessageVisitor {
     if (textEnd + 3 + types * 4 !== end) throw new SluiceError("SLUICE_PROTOCOL_VIOLATION", "malformed Parse message");
     const classified = this.#classify(bytes, nameEnd + 1, textEnd);
     if (classified === undefined) return HOLD;
+    if (classified.effects.length > 0 && this.#named.uncertain(classified)) return this.#awaitAnswer();
     const relay = this.#relay;
     const effective = this.#named.withNamed(classified);
     const decision = this.#decide(effective, bytes, nameEnd + 1, textEnd, undefined, undefined, false);
     if (decision === "hold") return HOLD;
     const name = this.#nameReader.read(bytes, start + 5, nameEnd);
     const shown = classified.secrets.length > 0 ? redact(bytes.subarray(nameEnd + 1, textEnd), classified.secrets) : undefined;
-    const statementText = shown === undefined ? text(bytes, nameEnd + 1, textEnd) : text(shown, 0, shown.length);
+    const statementText = shown === undefined ? utf8(bytes, nameEnd + 1, textEnd) : utf8(shown, 0, shown.length);
     const record: StatementRecord = { text: statementText, storeSlot: -1 };
     if (shown !== undefined) this.#redacted = parse(name, statementText);
     // A verdict that depends on parameters or time is only final at Execute; what is refused without them is refused here.
@@ -215,7 +236,7 @@ export class FrontendReader implements MessageVisitor {
     };
     const entry = relay.queue.push("parse");
     entry.statement = statement;
-    entry.undo = relay.names.setStatement(name, statement);
+    entry.change = relay.names.setStatement(name, statement);
     const forwarded = shown === undefined ? undefined : copyOf(bytes, start, end);
     if (decision.masksColumns || (decision.masksContent && name !== "")) {
       const own = relay.queue.push("describe");
@@ -233,7 +254,13 @@ export class FrontendReader implements MessageVisitor {
   #bind(bytes: Uint8Array, start: number, end: number): number {
     const bind = readBind(bytes, start, end, this.#nameReader);
     const relay = this.#relay;
-    const statement = relay.names.statements.get(bind.statement);
+    const version = relay.names.statements.find(bind.statement);
+    if (version?.holdsIn(relay.names.pipeline) === false) return this.#awaitAnswer();
+    const statement = version?.value;
+    // The server looks the statement's names up now.
+    if (statement !== undefined && relay.searchPath.value === undefined && !relay.inPipeline) {
+      if (mattersToStatement(relay, statement, this.#named.withNamed(statement.classified)) && this.#asks()) return HOLD;
+    }
     const entry = relay.queue.push("bind");
     if (statement === undefined) {
       // The server holds no such statement either and will say so; a statement that came into being without us is refused.
@@ -249,7 +276,7 @@ export class FrontendReader implements MessageVisitor {
       searchPath: relay.searchPath.value,
     };
     entry.portal = portal;
-    entry.undo = relay.names.setPortal(bind.portal, portal);
+    entry.change = relay.names.setPortal(bind.portal, portal);
     entry.parameterBytes = portal.parametersEnd - parametersStart;
     relay.parameterBytes += entry.parameterBytes;
     if (relay.parameterBytes > LIMITS.pendingParameterBytes) {
@@ -265,9 +292,12 @@ export class FrontendReader implements MessageVisitor {
     if (nameEnd < 0 || nameEnd + 5 !== end) throw new SluiceError("SLUICE_PROTOCOL_VIOLATION", "malformed Execute message");
     const relay = this.#relay;
     const portalName = this.#nameReader.read(bytes, start + 5, nameEnd);
-    const portal = relay.names.portals.get(portalName);
+    const version = relay.names.portals.find(portalName);
+    if (version?.holdsIn(relay.names.pipeline) === false) return this.#awaitAnswer();
+    const portal = version?.value;
     if (portal === undefined) return this.#unknownName(relay.queue.push("execute"), "portal", portalName);
     const statement = portal.statement;
+    if (statement.classified.effects.length > 0 && this.#named.uncertain(statement.classified)) return this.#awaitAnswer();
     // What an EXECUTE or FETCH stands for may have changed since it was parsed.
     const classified = this.#named.withNamed(statement.classified);
     const decision = this.#decide(classified, undefined, 0, 0, statement, portal, this.#named.movedPath(classified, portal));
@@ -281,7 +311,7 @@ export class FrontendReader implements MessageVisitor {
     );
     if (decision.verdict.kind !== "allowed") return this.#refuse("execute", decision, decision.verdict, request);
     if (decision.masksColumns || decision.masksContent) {
-      const why = this.#unmaskable(decision, statement, portal);
+      const why = unmaskable(relay.context().masks, decision.masksColumns, statement.columns, portal.formats);
       if (why !== undefined) return this.#refuse("execute", decision, maskRefusal(decision, relay.policy.policyVersion, why), request);
     }
     const joined = classified !== statement.classified && (decision.masksColumns || decision.masksContent);
@@ -307,28 +337,22 @@ export class FrontendReader implements MessageVisitor {
     return FORWARD_AND_ADD;
   }
 
-  /** Why the result cannot be masked although the statement may run; undefined: it can. */
-  #unmaskable(decision: Decision, statement: PreparedStatement, portal: Portal): string | undefined {
-    if (portal.formats === "text") return undefined;
-    const masks = this.#relay.context().masks;
-    if (masks === undefined) return undefined;
-    if (statement.columns === undefined) {
-      return "the result was asked for in binary format before the statement was described, so it cannot be masked; ask for text";
-    }
-    return binaryRefusal(statement.columns, portal.formats, masks, decision.masksColumns);
-  }
-
   #describe(bytes: Uint8Array, start: number, end: number): number {
     if (end - start < 7 || bytes[end - 1] !== 0) throw new SluiceError("SLUICE_PROTOCOL_VIOLATION", "malformed Describe message");
     const relay = this.#relay;
     const name = this.#nameReader.read(bytes, start + 6, end - 1);
-    const entry = relay.queue.push("describe");
     if (bytes[start + 5] === 0x53) {
-      entry.statement = relay.names.statements.get(name);
+      const version = relay.names.statements.find(name);
+      if (version?.holdsIn(relay.names.pipeline) === false) return this.#awaitAnswer();
+      const entry = relay.queue.push("describe");
+      entry.statement = version?.value;
       return entry.statement === undefined ? this.#unknownName(entry, "prepared statement", name) : FORWARD;
     }
     if (bytes[start + 5] !== 0x50) throw new SluiceError("SLUICE_PROTOCOL_VIOLATION", "malformed Describe message");
-    entry.portal = relay.names.portals.get(name);
+    const version = relay.names.portals.find(name);
+    if (version?.holdsIn(relay.names.pipeline) === false) return this.#awaitAnswer();
+    const entry = relay.queue.push("describe");
+    entry.portal = version?.value;
     entry.statement = entry.portal?.statement;
     return entry.portal === undefined ? this.#unknownName(entry, "portal", name) : FORWARD;
   }
@@ -336,9 +360,9 @@ export class FrontendReader implements MessageVisitor {
   #close(bytes: Uint8Array, start: number, end: number): number {
     if (end - start < 7 || bytes[end - 1] !== 0) throw new SluiceError("SLUICE_PROTOCOL_VIOLATION", "malformed Close message");
     const name = this.#nameReader.read(bytes, start + 6, end - 1);
-    const names = this.#relay.names;
-    const entry = this.#relay.queue.push("close");
-    entry.undo = bytes[start + 5] === 0x53 ? names.deleteStatement(name) : names.deletePortal(name);
+    const { names, queue } = this.#relay;
+    const entry = queue.push("close");
+    entry.change = bytes[start + 5] === 0x53 ? names.deleteStatement(name) : names.deletePortal(name);
     return FORWARD;
   }
 
@@ -346,7 +370,7 @@ export class FrontendReader implements MessageVisitor {
     const relay = this.#relay;
     const context = relay.context();
     const classified = FUNCTION_CALL;
-    const decision = context.decide(classified, () => this.#moment("", undefined), true);
+    const decision = context.decide(classified, () => momentOf(relay, "", undefined), true);
     if (decision === UNKNOWN_RELATION || decision.verdict.kind === "allowed")
       throw new SluiceError("SLUICE_INTERNAL", "FunctionCall was not refused");
     const request = relay.recorder.intent(decision.record, undefined, NO_BYTES, 0, 0);
@@ -386,13 +410,21 @@ export class FrontendReader implements MessageVisitor {
       return "hold";
     }
     const fresh = this.#fresh;
-    const moment = () => this.#moment(statement?.text ?? (bytes === undefined ? "" : text(bytes, start, end)), portal);
+    const moment = () => momentOf(relay, statement?.text ?? (bytes === undefined ? "" : utf8(bytes, start, end)), portal);
     const decision = (movedPath ? relay.contextOfAnyPath() : relay.context()).decide(classified, moment, fresh);
     if (decision === UNKNOWN_RELATION) {
       this.#classified = classified === FUNCTION_CALL ? undefined : this.#classified;
       this.#fresh = true;
       relay.hold(relay.catalogue.refresh());
       return "hold";
+    }
+    if (
+      relay.searchPath.value === undefined &&
+      !relay.inPipeline &&
+      (relay.searchPath.urgent || (!movedPath && matters(decision, classified)))
+    ) {
+      // #classified stays for when the message is presented again.
+      if (this.#asks()) return "hold";
     }
     this.#classified = undefined;
     this.#fresh = false;
@@ -403,15 +435,15 @@ export class FrontendReader implements MessageVisitor {
     return decision;
   }
 
-  #moment(statementText: string, portal: Portal | undefined): Moment {
+  /** search_path or role are in doubt: the message waits for the server's word. False: there is none to be had now. */
+  #asks(): boolean {
     const relay = this.#relay;
-    return {
-      text: statementText,
-      parameters: portal === undefined ? [] : readParameters(portal.parameters.subarray(portal.parametersStart, portal.parametersEnd)),
-      transaction: relay.transactionStatus === 0x49 ? "idle" : relay.transactionStatus === 0x54 ? "block" : "failed",
-      clientAddress: relay.clientAddress,
-      nowMillis: Date.now(),
-    };
+    if (!relay.searchPath.underWay) {
+      if (!relay.searchPath.askable || relay.transactionStatus === 0x45) return false;
+      this.replacement = ask(relay);
+    }
+    this.#awaitAnswer();
+    return true;
   }
 
   #allow(kind: PendingKind, decision: Decision, request: number, classified: Classified): Pending {
@@ -427,7 +459,11 @@ export class FrontendReader implements MessageVisitor {
     entry.masks = decision.masksColumns || decision.masksContent;
     if (decision.verdict.kind === "allowed" && decision.verdict.record !== undefined)
       relay.recorder.override(request, decision.verdict.record);
-    if (classified.effects.length > 0) entry.undo = sentEffects(relay, classified);
+    if (classified.effects.length > 0) entry.change = sentEffects(relay, classified);
+    if (decision.moves > 0 || relay.objectsChanged) {
+      entry.moves = decision.moves === 0 ? 1 : decision.moves;
+      relay.searchPath.sent();
+    }
     return entry;
   }
 
@@ -459,8 +495,4 @@ export class FrontendReader implements MessageVisitor {
     this.#relay.skipping = true;
     return REPLACE;
   }
-}
-
-function text(bytes: Uint8Array, start: number, end: number): string {
-  return Buffer.from(bytes.buffer, bytes.byteOffset + start, end - start).toString("utf8");
 }

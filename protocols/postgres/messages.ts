@@ -12,6 +12,20 @@ export const ALPN_NAME = "postgresql";
 /** First byte of a TLS handshake record: a client that starts TLS without SSLRequest. */
 export const TLS_HANDSHAKE_BYTE = 0x16;
 
+/** The untyped packets that may open a connection (greet.ts); any other is refused. */
+export const FIRST_PACKETS: readonly {
+  readonly name: string;
+  readonly code: number;
+  readonly handling: Handling;
+  readonly reason: string;
+}[] = [
+  { name: "StartupMessage 3.0", code: PROTOCOL_3_0, handling: "inspect", reason: "answered here; the target gets one made here" },
+  { name: "StartupMessage 3.2", code: PROTOCOL_3_2, handling: "inspect", reason: "the same, with longer cancel keys" },
+  { name: "CancelRequest", code: CANCEL_REQUEST, handling: "inspect", reason: "the key is one made here; the target gets its own" },
+  { name: "SSLRequest", code: SSL_REQUEST, handling: "inspect", reason: "answered here: the client's TLS ends at the gateway" },
+  { name: "GSSENCRequest", code: GSSENC_REQUEST, handling: "inspect", reason: "answered with no" },
+];
+
 /** Message types that code asks for by name. One byte may mean two things, one in each direction. */
 export const TYPE = {
   bind: 0x42, // B

@@ -41,6 +41,21 @@ export class NamedOperations {
     return effective;
   }
 
+  /** Whether a name stands for something that the server may not hold: a change of it, sent earlier, may have been skipped. */
+  uncertain(classified: Classified, depth = 0): boolean {
+    const { names } = this.#relay;
+    for (const effect of classified.effects) {
+      if (effect.kind !== "execute" && effect.kind !== "fetch") continue;
+      const found = effect.kind === "execute" ? names.statements.find(effect.name) : names.portals.find(effect.name);
+      if (found === undefined) continue;
+      if (!found.holdsIn(names.pipeline)) return true;
+      const value = found.value;
+      const inner = value === undefined ? undefined : "statement" in value ? value.statement.classified : value.classified;
+      if (inner !== undefined && depth < 3 && this.uncertain(inner, depth + 1)) return true;
+    }
+    return false;
+  }
+
   /**
    * The server looked a portal's names up when it was bound or declared. If search_path is another one by now, or was not
    * known then, they may mean any relation of that name.

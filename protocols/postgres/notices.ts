@@ -12,7 +12,7 @@ function* fieldsOf(bytes: Uint8Array, start: number, end: number): Generator<rea
   }
 }
 
-const utf8 = (bytes: Uint8Array, start: number, end: number) =>
+export const utf8 = (bytes: Uint8Array, start: number, end: number) =>
   Buffer.from(bytes.buffer, bytes.byteOffset + start, end - start).toString("utf8");
 
 /** Severity (V, else S), SQLSTATE (C) and primary message (M) of a whole ErrorResponse. */
@@ -61,7 +61,9 @@ function isAboutData(bytes: Uint8Array, start: number, end: number): boolean {
  * An ErrorResponse or NoticeResponse as a masked session may see it: detail, hint, context and internal query are left
  * out where column masks are in force, the message too if a function put it together, and what a detector finds in the rest
  * is replaced.
+ * @param columnRule a column mask in force, under which withheld fields are counted; undefined: there is none
  * @param touches the statement works on relations with masked columns
+ * @param counts takes the masked and withheld fields by rule
  * @returns undefined when nothing changes
  */
 export function maskedError(
@@ -69,24 +71,30 @@ export function maskedError(
   start: number,
   end: number,
   masker: Masker | undefined,
-  byColumn: boolean,
-  touches = false,
+  columnRule: string | undefined,
+  touches: boolean,
+  counts: Map<string, number>,
 ): Uint8Array | undefined {
   const parts: Uint8Array[] = [];
   let changed = false;
+  const byColumn = columnRule !== undefined;
+  const withhold = (): void => {
+    changed = true;
+    if (columnRule !== undefined) count(counts, columnRule);
+  };
   const withheld = byColumn && comesFromCode(bytes, start, end);
   const aboutData = touches && isAboutData(bytes, start, end);
   for (const [type, from, to] of fieldsOf(bytes, start, end)) {
     if (byColumn && QUOTING_FIELDS.has(type)) {
-      changed = true;
+      withhold();
       continue;
     }
     if (withheld && NAME_FIELDS.has(type)) {
-      changed = true;
+      withhold();
       continue;
     }
     if ((withheld || aboutData) && type === MESSAGE_FIELD) {
-      changed = true;
+      withhold();
       parts.push(bytes.subarray(from - 1, from), withheld ? WITHHELD : WITHHELD_VALUE, ZERO);
       continue;
     }
@@ -95,6 +103,7 @@ export function maskedError(
     if (scanned === undefined) parts.push(bytes.subarray(from - 1, to + 1));
     else {
       changed = true;
+      if (masker !== undefined) count(counts, masker.lastRule);
       parts.push(bytes.subarray(from - 1, from), scanned ?? MASKED, ZERO);
     }
   }
@@ -110,14 +119,27 @@ export function maskedError(
 /**
  * The last zero-terminated string of a message (ParameterStatus: the value; NotificationResponse: the payload), searched by content.
  * @param from where that string begins
+ * @param counts takes the masked value by rule
  * @returns undefined when nothing changes
  */
-export function maskedString(bytes: Uint8Array, start: number, from: number, end: number, masker: Masker): Uint8Array | undefined {
+export function maskedString(
+  bytes: Uint8Array,
+  start: number,
+  from: number,
+  end: number,
+  masker: Masker,
+  counts: Map<string, number>,
+): Uint8Array | undefined {
   const scanned = masker.field(bytes, from, end - 1);
   if (scanned === undefined) return undefined;
+  count(counts, masker.lastRule);
   const message = Buffer.concat([bytes.subarray(start, from), scanned ?? MASKED, ZERO]);
   message.writeInt32BE(message.length - 1, 1);
   return message;
+}
+
+function count(counts: Map<string, number>, rule: string): void {
+  counts.set(rule, (counts.get(rule) ?? 0) + 1);
 }
 
 const ZERO = new Uint8Array(1);

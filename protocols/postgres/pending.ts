@@ -1,12 +1,12 @@
-import type { Decision } from "./decide.ts";
+import type { Decision, Moves } from "./decide.ts";
 import type { Classified } from "./sql/types.ts";
-import type { Portal, PreparedStatement, Undo } from "./statements.ts";
+import type { Change, Portal, PreparedStatement } from "./statements.ts";
 
 /**
  * One client message that awaits its answer. The server answers in order, so the head of the queue says what a
- * backend message belongs to (PostgreSQL documentation, "Message Flow").
+ * backend message belongs to (PostgreSQL documentation, "Message Flow"). `ask` is all that Sluice asks on its own (doubt.ts).
  */
-export type PendingKind = "query" | "parse" | "bind" | "describe" | "execute" | "close" | "sync";
+export type PendingKind = "query" | "parse" | "bind" | "describe" | "execute" | "close" | "sync" | "ask";
 
 export class Pending {
   kind: PendingKind = "sync";
@@ -17,8 +17,8 @@ export class Pending {
   classified: Classified | undefined;
   statement: PreparedStatement | undefined;
   portal: Portal | undefined;
-  /** Put back when the server refuses or skips this message. */
-  undo: Undo | undefined;
+  /** What it makes of names, if the server carries it out. */
+  change: Change | undefined;
   /** Sluice asked for this itself (Describe for its own use): its answer does not go to the client. */
   own = false;
   /** The ErrorResponse that the client gets instead of the server's: this message was refused. */
@@ -28,6 +28,8 @@ export class Pending {
   /** Bytes of Bind parameters kept for it. */
   parameterBytes = 0;
   masked: Map<string, number> | undefined;
+  /** What it may do to search_path and role unseen; search_path counts as unknown since it was sent. */
+  moves: Moves = 0;
   /** Its rows go through a mask. */
   masks = false;
 
@@ -37,7 +39,7 @@ export class Pending {
     this.classified = undefined;
     this.statement = undefined;
     this.portal = undefined;
-    this.undo = undefined;
+    this.change = undefined;
     this.refusal = undefined;
     this.masked = undefined;
   }
@@ -49,13 +51,14 @@ export class Pending {
     this.classified = undefined;
     this.statement = undefined;
     this.portal = undefined;
-    this.undo = undefined;
+    this.change = undefined;
     this.own = false;
     this.refusal = undefined;
     this.failed = undefined;
     this.rows = 0;
     this.parameterBytes = 0;
     this.masked = undefined;
+    this.moves = 0;
     this.masks = false;
     return this;
   }

@@ -47,6 +47,8 @@ export interface RelayOptions {
   readonly clientAddress: string;
   /** search_path at the start, as far as known. */
   readonly searchPath: readonly string[] | undefined;
+  /** What the target reported of itself at the start (ParameterStatus). */
+  readonly statuses: ReadonlyMap<string, string>;
   /** Ask the target to cancel what runs in this session (CancelRequest). */
   readonly cancelUpstream: () => void;
   readonly onExpiry: "cut" | "finish";
@@ -85,6 +87,8 @@ export class Relay {
   syncsInCopy = 0;
   /** The server ignores what comes until Sync, and no Sync is on its way to it. */
   skipping = false;
+  /** Messages of the extended protocol were sent behind the last Sync. */
+  inPipeline = false;
   /** This transaction has made or changed functions, types or the like, which the catalogue does not show yet. */
   objectsChanged = false;
   /** Counts this session's schema changes: temporary tables come and go without the catalogue showing it. */
@@ -154,6 +158,11 @@ export class Relay {
     return this.#ended;
   }
 
+  /** What the target reported at the session's start. */
+  get statuses(): ReadonlyMap<string, string> {
+    return this.#options.statuses;
+  }
+
   get policy(): SessionPolicy {
     return this.#policy;
   }
@@ -170,6 +179,11 @@ export class Relay {
   settling(): Promise<unknown> | undefined {
     if (this.schemaChanges > 0 && this.queue.size > 0) return new Promise((resolve) => this.#waiting.push(() => resolve(undefined)));
     return this.catalogue.loaded ? undefined : this.catalogue.refresh();
+  }
+
+  /** Resolves when an answer has come, and then some may still be on their way. */
+  nextAnswer(): Promise<void> {
+    return new Promise((resolve) => this.#waiting.push(resolve));
   }
 
   /** Resolves when the server has asked for COPY data, or will not. */

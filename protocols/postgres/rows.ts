@@ -138,6 +138,20 @@ export function binaryRefusal(
   return undefined;
 }
 
+/** Why the result of an Execute cannot be masked although it may run; undefined: it can. @param columns undefined: not described */
+export function unmaskable(
+  masks: SessionMasks | undefined,
+  byColumn: boolean,
+  columns: Columns | undefined,
+  formats: "text" | "binary" | readonly number[],
+): string | undefined {
+  if (formats === "text" || masks === undefined) return undefined;
+  if (columns === undefined) {
+    return "the result was asked for in binary format before the statement was described, so it cannot be masked; ask for text";
+  }
+  return binaryRefusal(columns, formats, masks, byColumn);
+}
+
 /** Whether every searched value of a row is shorter than `shortestBytes`. False too where the lengths do not add up. */
 function holdsShortOnly(
   bytes: Uint8Array,

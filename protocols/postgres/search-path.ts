@@ -17,6 +17,12 @@ export class SearchPath {
   #unconfirmed = 0;
   /** The server reports the setting by itself (PostgreSQL 18). */
   #reports = false;
+  /** Something ran that may have changed it, or the role, unseen, and the server has not been asked since. */
+  #doubted = false;
+  #urgent = false;
+  /** It was asked for inside this block; what holds behind the block is another matter. */
+  #askedInBlock = false;
+  #inVain = false;
 
   constructor(initial: readonly string[] | undefined) {
     this.#initial = initial;
@@ -25,7 +31,50 @@ export class SearchPath {
   }
 
   get value(): readonly string[] | undefined {
-    return this.#unconfirmed > 0 ? undefined : this.#current;
+    return this.#unconfirmed > 0 || this.#doubted ? undefined : this.#current;
+  }
+
+  /** Changes are on their way; once they are answered more is known. */
+  get underWay(): boolean {
+    return this.#unconfirmed > 0;
+  }
+
+  /** Asking the server may tell. */
+  get askable(): boolean {
+    return !this.#inVain;
+  }
+
+  /** DO or a procedure ran: the role counts before the next statement, whatever names that one has. */
+  get urgent(): boolean {
+    return this.#urgent && !this.#inVain;
+  }
+
+  /** Code ran that may have changed search_path or the role. @param urgent in a way that matters at once */
+  doubt(urgent: boolean): void {
+    this.#doubted = true;
+    this.#inVain = false;
+    if (urgent) this.#urgent = true;
+    this.lost();
+  }
+
+  /** The server was asked, and the role is the session's own. @param schemas undefined: not readable. @param inBlock inside a transaction block */
+  asked(schemas: readonly string[] | undefined, inBlock: boolean): void {
+    this.#doubted = false;
+    this.#urgent = false;
+    this.#inVain = schemas === undefined;
+    this.#askedInBlock = inBlock;
+    this.#current = schemas;
+    this.#committed = inBlock ? undefined : schemas;
+    this.#atCommit = NONE;
+  }
+
+  askedInVain(): void {
+    this.#inVain = true;
+  }
+
+  /** The server has worked off something else: asking again may tell more. */
+  mayAskAgain(): void {
+    this.#inVain = false;
   }
 
   /** A statement that may change the setting went to the server. */
@@ -59,6 +108,7 @@ export class SearchPath {
 
   /** The transaction block ended. */
   ended(how: "commit" | "rollback"): void {
+    this.#doubtBehindBlock();
     if (this.#reports) return;
     if (how === "commit" && this.#atCommit !== NONE) this.#committed = this.#atCommit;
     this.#atCommit = NONE;
@@ -67,7 +117,13 @@ export class SearchPath {
 
   /** A transaction block ended in a way that does not tell whether its changes hold. */
   unclear(): void {
+    this.#doubtBehindBlock();
     if (this.#atCommit !== NONE || this.#current !== this.#committed) this.lost();
+  }
+
+  #doubtBehindBlock(): void {
+    if (this.#askedInBlock) this.#doubted = true;
+    this.#askedInBlock = false;
   }
 
   /** Something happened after which the value cannot be known. */

@@ -1,35 +1,77 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
-import { Names } from "./statements.ts";
+import { Names, together } from "./statements.ts";
 
-test("changes of one pipeline are taken back in reverse", () => {
+test("changes of one pipeline are taken back together", () => {
   const names = new Names<string>();
-  names.set("s", "old");
-  const undos = [names.set("s", "new"), names.delete("s"), names.set("s", "newer")];
+  names.change("s", "old", 0).confirm();
+  const changes = [names.change("s", "new", 1), names.change("s", undefined, 1), names.change("s", "newer", 1)];
   assert.equal(names.get("s"), "newer");
-  for (const undo of undos.reverse()) undo();
+  together(changes)?.undo();
   assert.equal(names.get("s"), "old");
+  assert.equal(names.size, 1);
 });
 
-test("an undo never brings a value back over a later change: the name is forgotten", () => {
+test("a change that was skipped is taken out from beneath a later one", () => {
   const names = new Names<string>();
-  names.set("s", "select note");
+  names.change("s", "old", 0).confirm();
   // Skipped by the server after an error, but the next pipeline was sent before that was known.
-  const skipped = names.delete("s");
-  names.delete("s");
-  const later = names.set("s", "select email");
-  skipped();
-  assert.equal(names.get("s"), undefined);
-  later();
-  assert.equal(names.get("s"), undefined, "nor does the later one's own undo");
+  const skipped = names.change("s", undefined, 1);
+  const closed = names.change("s", undefined, 2);
+  const parsed = names.change("s", "new", 2);
+  skipped.undo();
+  assert.equal(names.get("s"), "new", "the later pipeline is on its way");
+  closed.confirm();
+  parsed.confirm();
+  assert.equal(names.get("s"), "new");
+  assert.equal(names.find("s")?.holdsIn(9), true);
 });
 
-test("once nothing is on its way, numbers are let go and values stay", () => {
+test("if the later one is skipped as well, what was there before holds", () => {
   const names = new Names<string>();
-  names.set("s", "value");
-  names.settle();
-  assert.equal(names.get("s"), "value");
-  assert.deepEqual(names.keys(), ["s"]);
-  names.set("t", "x")();
-  assert.equal(names.has("t"), false);
+  names.change("s", "old", 0).confirm();
+  const skipped = names.change("s", "newer", 1);
+  const later = names.change("s", "newest", 2);
+  skipped.undo();
+  later.undo();
+  assert.equal(names.get("s"), "old");
+  const freed = names.change("s", undefined, 3);
+  const again = names.change("s", "again", 4);
+  freed.confirm();
+  again.undo();
+  assert.equal(names.get("s"), undefined, "the name was freed for certain");
+  assert.deepEqual(names.keys(), []);
+  assert.equal(names.size, 0);
+});
+
+test("what an earlier pipeline makes of a name does not hold before its answer, one's own does", () => {
+  const names = new Names<string>();
+  for (const name of ["", "s"]) {
+    const made = names.change(name, "value", 1);
+    assert.equal(names.find(name)?.holdsIn(1), true);
+    assert.equal(names.find(name)?.holdsIn(2), false);
+    made.confirm();
+    assert.equal(names.find(name)?.holdsIn(2), true);
+    // Freed, but perhaps not: whoever frees all names must free this one as well.
+    const freed = names.change(name, undefined, 2);
+    assert.ok(names.keys().includes(name));
+    assert.equal(names.has(name), false);
+    freed.confirm();
+    assert.equal(names.find(name), undefined);
+  }
+  assert.equal(names.size, 0);
+});
+
+test("the end of a transaction takes what was made before it, not what is on its way", () => {
+  const names = new Names<string>();
+  names.change("gone", "value", 1).confirm();
+  names.change("again", "old", 1).confirm();
+  const again = names.change("again", "new", 2);
+  names.change("", "value", 1).confirm();
+  names.clear();
+  assert.deepEqual(names.keys(), ["again"]);
+  assert.equal(names.get("again"), "new");
+  again.undo();
+  assert.equal(names.get("again"), undefined, "there is nothing to fall back to");
+  assert.equal(names.size, 0);
 });

@@ -30,124 +30,178 @@ export interface Portal {
   readonly searchPath: readonly string[] | undefined;
 }
 
-export type Undo = () => void;
+/** A change of names that was sent to the server. Of each, one of the two happens once its answer is there, in the order of sending. */
+export interface Change {
+  /** The server carried it out. */
+  confirm(): void;
+  /** The server did not: refused it, or skipped it after an error. */
+  undo(): void;
+}
+
+/** What one change makes of a name. */
+export class Version<T> implements Change {
+  readonly #names: Names<T>;
+  readonly name: string;
+  /** undefined: the name is free. */
+  readonly value: T | undefined;
+  readonly #pipeline: number;
+  /** What the name stands for if this change is not carried out. */
+  previous: Version<T> | undefined;
+  /** The server has said that it carried this out. */
+  certain = false;
+  undone = false;
+
+  constructor(names: Names<T>, name: string, value: T | undefined, pipeline: number, previous: Version<T> | undefined) {
+    this.#names = names;
+    this.name = name;
+    this.value = value;
+    this.#pipeline = pipeline;
+    this.previous = previous;
+  }
+
+  /**
+   * Whether this is what the server will find under the name when it comes to a message of this pipeline. A change of an
+   * earlier pipeline, whose answer is not there, may have been skipped; one of the same pipeline takes that message with it.
+   */
+  holdsIn(pipeline: number): boolean {
+    return this.certain || this.#pipeline === pipeline;
+  }
+
+  confirm(): void {
+    this.certain = true;
+    // Answers come in order: whatever was sent before this has been answered too.
+    this.previous = undefined;
+    this.#names.resolved(this);
+  }
+
+  undo(): void {
+    this.undone = true;
+    this.#names.resolved(this);
+  }
+}
 
 /**
- * Values by name, with changes that can be taken back out of order. Every change of a name has a number; an undo restores
- * what was there before only if no later change has been made. If one has, what the server holds under that name cannot
- * be told, and the name is forgotten: its later use is refused.
+ * Values by name as the server will hold them once it has worked off what was sent, and what they fall back to where it
+ * does not carry a change out.
  */
 export class Names<T> {
-  readonly #values = new Map<string, T>();
-  readonly #changes = new Map<string, number>();
-  /** The unnamed one, which most messages use, stays out of the maps: filling and clearing those costs an allocation each time. */
-  #unnamed: T | undefined;
-  #unnamedChange = 0;
-  #count = 0;
+  readonly #latest = new Map<string, Version<T>>();
+  /** The unnamed one, which most messages use, stays out of the map. */
+  #unnamed: Version<T> | undefined;
+  #size = 0;
 
+  /** Names in use. */
   get size(): number {
-    return this.#values.size + (this.#unnamed === undefined ? 0 : 1);
+    return this.#size;
+  }
+
+  find(name: string): Version<T> | undefined {
+    return name === "" ? this.#unnamed : this.#latest.get(name);
   }
 
   get(name: string): T | undefined {
-    return name === "" ? this.#unnamed : this.#values.get(name);
+    return this.find(name)?.value;
   }
 
   has(name: string): boolean {
     return this.get(name) !== undefined;
   }
 
+  /** Names in use, and those that are again if a change on its way is not carried out. */
   keys(): string[] {
-    return this.#unnamed === undefined ? [...this.#values.keys()] : ["", ...this.#values.keys()];
+    return this.#unnamed === undefined ? [...this.#latest.keys()] : ["", ...this.#latest.keys()];
   }
 
-  set(name: string, value: T): Undo {
-    return this.#change(name, value);
+  /** @param value undefined frees the name. @param pipeline what is skipped together */
+  change(name: string, value: T | undefined, pipeline: number): Version<T> {
+    const version = new Version(this, name, value, pipeline, this.find(name));
+    this.#put(name, version);
+    return version;
   }
 
-  delete(name: string): Undo {
-    return this.#change(name, undefined);
-  }
-
+  /** The transaction has ended, and everything is gone that was made before its end; what is on its way comes behind it. */
   clear(): void {
-    this.#unnamed = undefined;
-    if (this.#values.size > 0) this.#values.clear();
+    if (this.#unnamed !== undefined) this.#clear(this.#unnamed);
+    if (this.#latest.size > 0) for (const latest of this.#latest.values()) this.#clear(latest);
   }
 
-  /** Nothing is on its way any more: no undo will come. */
-  settle(): void {
-    this.#unnamedChange = 0;
-    if (this.#changes.size > 0) this.#changes.clear();
-  }
-
-  #change(name: string, value: T | undefined): Undo {
-    const before = this.get(name);
-    const changeBefore = this.#changeOf(name);
-    this.#count += 1;
-    const change = this.#count;
-    this.#put(name, value, change);
-    return () => {
-      if (this.#changeOf(name) === change) this.#put(name, before, changeBefore);
-      else {
-        this.#count += 1;
-        this.#put(name, undefined, this.#count);
-      }
-    };
-  }
-
-  #changeOf(name: string): number {
-    return name === "" ? this.#unnamedChange : (this.#changes.get(name) ?? 0);
-  }
-
-  #put(name: string, value: T | undefined, change: number): void {
-    if (name === "") {
-      this.#unnamed = value;
-      this.#unnamedChange = change;
+  #clear(latest: Version<T>): void {
+    if (latest.certain) {
+      this.#put(latest.name, undefined);
       return;
     }
-    if (value === undefined) this.#values.delete(name);
-    else this.#values.set(name, value);
-    this.#changes.set(name, change);
+    let oldest = latest;
+    while (oldest.previous !== undefined && !oldest.previous.certain) oldest = oldest.previous;
+    oldest.previous = undefined;
   }
+
+  /** The server's answer to a change is there. */
+  resolved(version: Version<T>): void {
+    let latest = this.find(version.name);
+    if (latest === version && version.certain) {
+      if (version.value === undefined) this.#put(version.name, undefined);
+      return;
+    }
+    // Beneath a later change it waits in the chain, and is passed over if that one is undone, too.
+    if (latest === undefined || !latest.undone) return;
+    while (latest?.undone === true) latest = latest.previous;
+    this.#put(version.name, latest?.certain === true && latest.value === undefined ? undefined : latest);
+  }
+
+  #put(name: string, version: Version<T> | undefined): void {
+    const before = this.find(name)?.value === undefined ? 0 : 1;
+    this.#size += (version?.value === undefined ? 0 : 1) - before;
+    if (name === "") this.#unnamed = version;
+    else if (version === undefined) this.#latest.delete(name);
+    else this.#latest.set(name, version);
+  }
+}
+
+/** Several changes that one message makes. */
+export function together(changes: readonly Change[]): Change | undefined {
+  if (changes.length <= 1) return changes[0];
+  return {
+    confirm: () => {
+      for (const change of changes) change.confirm();
+    },
+    undo: () => {
+      for (const change of [...changes].reverse()) change.undo();
+    },
+  };
 }
 
 /**
  * Names of statements and portals as the server will hold them once it has worked off what was sent. The server
- * skips messages behind an error up to Sync, so every change comes with its undo, run when an answer shows that the
- * message was not carried out.
+ * skips messages behind an error up to Sync, so every change is confirmed or undone when its answer is there.
  */
 export class NamedObjects {
   readonly statements = new Names<PreparedStatement>();
   /** Portals of Bind and cursors of DECLARE: one name space, as in the server. */
   readonly portals = new Names<Portal>();
+  /** Number of the pipeline that is being sent: what stands between two Sync messages, or one Query. */
+  pipeline = 0;
 
-  setStatement(name: string, statement: PreparedStatement): Undo {
+  setStatement(name: string, statement: PreparedStatement): Change {
     if (name !== "" && this.statements.size >= LIMITS.preparedStatements && !this.statements.has(name)) {
       throw new SluiceError("SLUICE_LIMIT_EXCEEDED", `more than ${LIMITS.preparedStatements} prepared statements in one session`, {
         hint: "Close or DEALLOCATE statements that are no longer used.",
       });
     }
-    return this.statements.set(name, statement);
+    return this.statements.change(name, statement, this.pipeline);
   }
 
-  deleteStatement(name: string): Undo {
-    return this.statements.delete(name);
+  deleteStatement(name: string): Change {
+    return this.statements.change(name, undefined, this.pipeline);
   }
 
-  setPortal(name: string, portal: Portal): Undo {
+  setPortal(name: string, portal: Portal): Change {
     if (this.portals.size >= LIMITS.preparedStatements && !this.portals.has(name)) {
       throw new SluiceError("SLUICE_LIMIT_EXCEEDED", `more than ${LIMITS.preparedStatements} portals in one transaction`);
     }
-    return this.portals.set(name, portal);
+    return this.portals.change(name, portal, this.pipeline);
   }
 
-  deletePortal(name: string): Undo {
-    return this.portals.delete(name);
-  }
-
-  /** No message awaits its answer. */
-  settle(): void {
-    this.statements.settle();
-    this.portals.settle();
+  deletePortal(name: string): Change {
+    return this.portals.change(name, undefined, this.pipeline);
   }
 }

@@ -1,5 +1,6 @@
 import type { Case } from "./case.ts";
 import { CONTENT } from "./cases-content.ts";
+import { DOUBT } from "./cases-doubt.ts";
 import { FUNCTIONS } from "./cases-functions.ts";
 import { MASKS } from "./cases-masks.ts";
 import { MESSAGES } from "./cases-messages.ts";
@@ -8,4 +9,14 @@ import { STATEMENTS } from "./cases-statements.ts";
 import { TEXT } from "./cases-text.ts";
 import { WIRE } from "./cases-wire.ts";
 
-export const CASES: readonly Case[] = [...STATEMENTS, ...FUNCTIONS, ...NAMES, ...TEXT, ...MASKS, ...CONTENT, ...WIRE, ...MESSAGES];
+export const CASES: readonly Case[] = [
+  ...STATEMENTS,
+  ...FUNCTIONS,
+  ...NAMES,
+  ...TEXT,
+  ...MASKS,
+  ...CONTENT,
+  ...WIRE,
+  ...MESSAGES,
+  ...DOUBT,
+];

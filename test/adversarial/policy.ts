@@ -135,6 +135,24 @@ create trigger loud before update of region on customers for each row execute fu
 create function strict_name() returns trigger language plpgsql as $$
   begin raise exception 'no: %', old.ssn using detail = old.email, constraint = old.email, table = old.phone; end $$;
 create trigger strict_name before update of name on customers for each row when (new.name = 'forbidden') execute function strict_name();
+create role twin superuser;
+create function move_in() returns void language plpgsql as $$ begin perform set_config('search_path', 'hr, public', false); end $$;
+create function move_out() returns void language plpgsql as $$ begin set search_path = "$user", public; end $$;
+create function move_local() returns void language plpgsql as $$ begin perform set_config('search_path', 'hr, public', true); end $$;
+create function move_and_back() returns void language plpgsql as $$ begin perform move_in(); perform move_out(); end $$;
+create function move_by_text(text) returns void language plpgsql as $$ begin execute 'set schema ' || quote_literal($1); end $$;
+create function move_through() returns void language sql begin atomic select move_in(); end;
+create procedure move_call() language plpgsql as $$ begin set search_path = hr; end $$;
+create procedure become_twin() language plpgsql as $$ begin set role twin; end $$;
+create aggregate move_all(text, boolean) (sfunc = set_config, stype = text, initcond = 'search_path');
+create view v_moves as select set_config('search_path', 'hr, public', false) as moved;
+create function move_trigger() returns trigger language plpgsql as $$ begin perform move_in(); return coalesce(new, old); end $$;
+create table moved (id int) partition by range (id);
+create table moved_part partition of moved for values from (0) to (100);
+insert into moved values (1);
+create function move_field(moved) returns void language plpgsql as $$ begin perform move_in(); end $$;
+create trigger moves before insert or update on moved_part for each row execute function move_trigger();
+create function stay() returns int language plpgsql as $$ declare n int := 1; begin update moved set id = id where false; return n; end $$;
 create function audited() returns trigger language plpgsql as $$ begin return new; end $$;
 create trigger audited before insert on log for each row execute function audited();
 create table cards (id int, note text, number text unique, doc jsonb, list text[], amount numeric, big bigint, check (id < 1000));
@@ -155,6 +173,11 @@ rules:
   - { name: only-orders, who: { groups: [only] }, actions: [read], resources: [public.orders], effect: allow }
   - { name: writer, who: { groups: [writer] }, actions: [read, write], resources: ["public.*"], effect: allow }
   - { name: schema, who: { groups: [schema] }, actions: [read, write, schema], resources: ["public.*", "pg_temp.*"], effect: allow }
+  - name: mover
+    who: { groups: [mover] }
+    actions: [read, write, sql:do, sql:call, sql:set, sql:show, sql:transaction, sql:prepare, sql:cursor, sql:explain]
+    resources: ["public.*", "pg_catalog.*", "language:*", "function:*", "setting:*", "pg_temp.*"]
+    effect: allow
   - { name: unfiltered, who: { groups: [writer] }, actions: [sql:update, sql:delete], when: operation.unfiltered, effect: deny }
 masks:
   - name: pii

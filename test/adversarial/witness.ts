@@ -1,4 +1,6 @@
+import { ASKED } from "../../protocols/postgres/doubt.ts";
 import type { AuditEvent } from "../../store/types.ts";
+import { COUNTED } from "./cases-doubt.ts";
 import { TARGET_ROLE } from "./policy.ts";
 import type { Outcome } from "./run.ts";
 
@@ -11,6 +13,8 @@ export interface LoggedStatement {
 const LINE = /^\d{4}-\d\d-\d\d \S+ UTC \[(\d+)\] (\S*) (\w+): {2}(.*)$/;
 /** `execute fetch from s/p: text` goes on with a portal. */
 const STATEMENT = /^(?:statement|execute [^:]*): ([\s\S]*)$/;
+/** What the gateway asks in a session (doubt.ts); nobody else writes it so. */
+const QUESTIONS: readonly string[] = ASKED;
 /** The gateway's own reading of the catalogues, on connections of its own. */
 const OWN = /application_name=sluice catalogue/;
 
@@ -30,7 +34,7 @@ export function loggedStatements(log: string): readonly LoggedStatement[] {
   const own = new Set(mine.filter((entry) => OWN.test(entry.text)).map((entry) => entry.processId));
   return mine.flatMap(({ processId, text }) => {
     const statement = STATEMENT.exec(text)?.[1];
-    return statement === undefined || own.has(processId) ? [] : [{ processId, text: statement }];
+    return statement === undefined || own.has(processId) || QUESTIONS.includes(statement) ? [] : [{ processId, text: statement }];
   });
 }
 
@@ -77,6 +81,8 @@ export function contradictions(outcome: Outcome, log: string, byMarker: Readonly
     if (events.length === 0) complain("is not on record");
     else if (events.some((event) => event.outcome !== "denied" || event.error?.code !== "42501")) complain(`is on record as ${recorded}`);
   }
+  if (outcome.class === COUNTED && !events.some((event) => Object.values(event.masked ?? {}).some((count) => count > 0)))
+    complain("is on record without a masked value");
   if (word === "runs") {
     if (!inLog) complain("is not in the server's log");
     if (!has("allow", "done", detail)) complain(`is on record as ${recorded}`);

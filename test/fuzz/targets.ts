@@ -268,7 +268,7 @@ function errorsTarget(): FuzzTarget {
       const padded = Buffer.concat([message, Buffer.alloc(16, 0x41)]);
       const found = errorFields(padded, 0, message.length);
       assert.ok(found.message.length <= message.length);
-      const masked = maskedError(padded, 0, message.length, masker, true);
+      const masked = maskedError(padded, 0, message.length, masker, "mask", true, new Map());
       if (masked === undefined) return;
       assert.equal(Buffer.from(masked).readInt32BE(1), masked.length - 1);
       errorFields(masked, 0, masked.length);

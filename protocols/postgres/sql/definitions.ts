@@ -10,7 +10,8 @@ type Definition<K extends Kind> = (walk: Walk, body: Body<K>) => void;
 
 /** Statements that stand in statements.ts. */
 type Elsewhere =
-  | `${"Select" | "Insert" | "Update" | "Delete" | "Merge" | "Raw" | "SetOperation" | "Return" | "PLAssign" | "Transaction"}Stmt`
+  | `${"Select" | "Insert" | "Update" | "Delete" | "Merge" | "Raw" | "SetOperation" | "Return" | "PLAssign"}Stmt`
+  | `${"ReplicaIdentity" | "Transaction"}Stmt`
   | `${"ConstraintsSet" | "VariableSet" | "VariableShow" | "Discard" | "Prepare" | "Execute" | "Deallocate" | "DeclareCursor"}Stmt`
   | `${"Fetch" | "ClosePortal" | "Explain" | "CreateTableAs" | "View" | "Copy" | "Call" | "Do" | "Lock" | "Truncate" | "Vacuum"}Stmt`
   | `${"Cluster" | "Reindex" | "RefreshMatView" | "CheckPoint" | "Listen" | "Unlisten" | "Notify" | "AlterSystem" | "Load"}Stmt`;
@@ -430,7 +431,6 @@ export const DEFINITIONS: { readonly [K in Exclude<StatementKind, Elsewhere>]: D
   CreateSeqStmt: createSequence,
   AlterSeqStmt: define("sql:alter"),
   AlterTableStmt: alterTable,
-  ReplicaIdentityStmt: define("sql:alter"),
   AlterTableMoveAllStmt: define("sql:alter", named("tablespace", "orig_tablespacename")),
   IndexStmt: define("sql:create"),
   CreateStatsStmt: define("sql:create", path("statistics", "defnames")),

@@ -27,8 +27,22 @@ export function statement(walk: Walk, node: Node | undefined, alone: boolean): v
   walk.stored = before;
 }
 
-const internal = (): never => {
-  throw new Refusal("A part of the grammar that is no statement of its own is refused.");
+const INTERNAL = "A part of the grammar that is no statement of its own is refused.";
+
+/** Refused whatever is in them. */
+const REFUSED = {
+  RawStmt: INTERNAL,
+  SetOperationStmt: INTERNAL,
+  ReturnStmt: INTERNAL,
+  PLAssignStmt: INTERNAL,
+  ReplicaIdentityStmt: INTERNAL,
+  AlterSystemStmt: "ALTER SYSTEM is refused: it changes the configuration of the database server.",
+  LoadStmt: "LOAD is refused: it loads code into the database server.",
+} as const satisfies Partial<Record<StatementKind, string>>;
+
+const refused = (walk: Walk, kind: keyof typeof REFUSED): never => {
+  walk.access("sql:other");
+  throw new Refusal(REFUSED[kind]);
 };
 
 // ---- transactions and session
@@ -252,13 +266,6 @@ const reindex: Statement<"ReindexStmt"> = (walk, body) => {
   else walk.other("sql:maintenance", "database", body.name ?? WHOLE_DATABASE);
 };
 
-const refused =
-  (sentence: string) =>
-  (walk: Walk): never => {
-    walk.access("sql:other");
-    throw new Refusal(sentence);
-  };
-
 /** Every statement kind of PostgreSQL 18's grammar (gram.y, `stmt`). */
 const STATEMENTS: { readonly [K in StatementKind]: Statement<K> } = {
   ...DEFINITIONS,
@@ -267,10 +274,11 @@ const STATEMENTS: { readonly [K in StatementKind]: Statement<K> } = {
   UpdateStmt: query("UpdateStmt"),
   DeleteStmt: query("DeleteStmt"),
   MergeStmt: query("MergeStmt"),
-  RawStmt: internal,
-  SetOperationStmt: internal,
-  ReturnStmt: internal,
-  PLAssignStmt: internal,
+  RawStmt: (walk) => refused(walk, "RawStmt"),
+  SetOperationStmt: (walk) => refused(walk, "SetOperationStmt"),
+  ReturnStmt: (walk) => refused(walk, "ReturnStmt"),
+  PLAssignStmt: (walk) => refused(walk, "PLAssignStmt"),
+  ReplicaIdentityStmt: (walk) => refused(walk, "ReplicaIdentityStmt"),
   TransactionStmt: transaction,
   ConstraintsSetStmt: (walk) => {
     walk.access("sql:transaction");
@@ -308,6 +316,14 @@ const STATEMENTS: { readonly [K in StatementKind]: Statement<K> } = {
   NotifyStmt: (walk) => {
     walk.access("sql:notify");
   },
-  AlterSystemStmt: refused("ALTER SYSTEM is refused: it changes the configuration of the database server."),
-  LoadStmt: refused("LOAD is refused: it loads code into the database server."),
+  AlterSystemStmt: (walk) => refused(walk, "AlterSystemStmt"),
+  LoadStmt: (walk) => refused(walk, "LoadStmt"),
 };
+
+/** Every statement kind that is known here, with the sentence under which it is always refused; docs/MEDIATION.md lists them. */
+export const STATEMENT_KINDS: ReadonlyMap<string, string | undefined> = new Map(
+  Object.keys(STATEMENTS).map((kind) => [kind, (REFUSED as Readonly<Record<string, string | undefined>>)[kind]]),
+);
+
+/** Every kind of node that may stand inside a statement where an expression, a query or a FROM item is read; all others are refused there. */
+export const ELEMENT_KINDS: readonly string[] = Object.keys({ ...EXPRESSIONS, ...QUERIES });
