@@ -26,6 +26,32 @@ const SCHEMA = `
   create function public.upper(text) returns text language sql as 'select $1';
   create function other.only_here() returns int language sql as 'select 1';
   create table "odd.name"."x" ();
+  create function harmless(int) returns int language plpgsql as $$ begin update clean set note = 'set' where id = $1; return 1; end $$;
+  create function moves() returns void language plpgsql as $$ begin set local search_path = hr; end $$;
+  create function Dynamic(text) returns void language plpgsql as $$ begin Execute $1; end $$;
+  create function calls_it() returns int language plpgsql as $$ begin perform Moves(); return 1; end $$;
+  create function calls_that() returns int language sql begin atomic select calls_it(); end;
+  create function by_default(x text default set_config('search_path', 'hr', false)) returns int language sql as 'select 1';
+  create aggregate sets(text, boolean) (sfunc = set_config, stype = text, initcond = 'search_path');
+  create function on_change() returns trigger language plpgsql as $$ begin perform calls_it(); return new; end $$;
+  create table triggered (id int) partition by range (id);
+  create table triggered_1 partition of triggered for values from (0) to (10);
+  create trigger t after insert on triggered_1 for each row execute function on_change();
+  create table defaults (id int default calls_it(), note text);
+  create table checked (path text check (set_config('search_path', path, false) is not null));
+  create table parent (id int primary key);
+  create table dependent (id int references parent on delete cascade, path text default set_config('search_path', 'hr', false));
+  create view moving as select set_config('search_path', 'hr', false) as path;
+  create view over_moving as select path from moving;
+  create view settings as select * from pg_settings;
+  create function writes() returns void language plpgsql as $$ begin insert into triggered values (1); end $$;
+`;
+
+/** The same in a database of which any statement may run such code. */
+const EVERYWHERE = `
+  create function "Odd name"() returns void language plpgsql as $$ begin reset all; end $$;
+  create function is_odd(int, int) returns boolean language plpgsql as $$ begin execute 'select 1'; return true; end $$;
+  create operator public.### (leftarg = int, rightarg = int, function = is_odd);
 `;
 
 for (const version of [18, 15] as const) {
@@ -161,6 +187,41 @@ for (const version of [18, 15] as const) {
       assert.equal(catalogue.isBuiltinFunction("public.upper"), false);
       assert.equal(catalogue.isBuiltinFunction("only_here"), false);
       assert.equal(catalogue.isBuiltinFunction("no_such_function"), false);
+    });
+
+    test("code that may change search_path or the role, as far as it is written down", () => {
+      const calls = (name: string) => catalogue.mayMove([name], [], false);
+      for (const name of ["lower", "pg_catalog.lower", "harmless", "public.harmless", "only_here", "other.only_here"])
+        assert.equal(calls(name), false, name);
+      for (const name of ["moves", "public.moves", "dynamic", "calls_it", "calls_that", "by_default", "sets", "on_change", "writes"])
+        assert.equal(calls(name), true, name);
+      assert.equal(calls("made_since"), true, "what is not known may");
+      const works = (name: string) => catalogue.mayMove([], [name], false);
+      for (const name of ["public.customers", "public.clean", "hr.v2", "public.events", "pg_catalog.pg_class"])
+        assert.equal(works(name), false, name);
+      for (const name of ["triggered", "triggered_1", "defaults", "checked", "dependent", "parent", "moving", "over_moving", "settings"])
+        assert.equal(works(`public.${name}`), true, name);
+      assert.equal(works("pg_temp.x"), true, "a temporary view is not read");
+      assert.equal(catalogue.mayMove([], [], true), false);
+      assert.equal(catalogue.role, "none");
+    });
+
+    test("an operator, an odd name, an event trigger", { timeout: 20_000 }, async () => {
+      await server.execute("create function f() returns event_trigger language plpgsql as $$ begin execute 'select 1'; end $$");
+      await server.execute("create event trigger e on ddl_command_end execute function f()");
+      catalogue.invalidate();
+      await catalogue.refresh();
+      assert.equal(catalogue.mayMove([], [], true), true);
+      assert.equal(catalogue.mayMove([], ["public.clean"], false), false);
+      await server.execute(EVERYWHERE);
+      catalogue.invalidate();
+      await catalogue.refresh();
+      assert.equal(catalogue.mayMove(["harmless"], [], false), true, "its body might hold the odd name");
+      assert.equal(catalogue.mayMove([], ["public.clean"], false), true, "any statement may use the operator");
+      await server.execute('drop event trigger e; drop operator public.### (int, int); drop function is_odd, f, "Odd name"');
+      catalogue.invalidate();
+      await catalogue.refresh();
+      assert.equal(catalogue.mayMove(["harmless"], ["public.clean"], true), false);
     });
 
     test("a change while a reading is under way leads to another one", { timeout: 20_000 }, async () => {

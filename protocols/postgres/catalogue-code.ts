@@ -1,4 +1,3 @@
-import { SluiceError } from "../../core/errors.ts";
 import type { SideConnection, TextRow } from "./query.ts";
 
 /**
@@ -21,48 +20,48 @@ export const NO_MOVING_CODE: MovingCode = { everywhere: false, onSchemaChange: f
 
 /** Functions of PostgreSQL and its contrib modules that set a setting, or run SQL that they are given as text. */
 const RUNNERS = "set_config|(query|cursor|table|schema|database)_to_xml[a-z_]*|ts_stat|ts_rewrite|crosstab[0-9a-z_]*|connectby|xpath_table";
-/** Words in a body after which it may do the same, each in any letter case. UPDATE … SET is none of them. */
-const SUSPECT = `${RUNNERS}|search_path|pg_settings|\\m(schema|role|authorization|execute|reset|create|load)\\M|u&`;
+const RUNNER = new RegExp(`^(${RUNNERS})$`);
+/** What a body in lower case holds if it may do the same. UPDATE … SET is none of it. */
+const SUSPECT = new RegExp(`${RUNNERS}|search_path|pg_settings|\\b(schema|role|authorization|execute|reset|create|load)\\b|u&`);
+/** Names as the server cuts them out of a body: every character beyond ASCII counts as a letter. */
+const WORD = /[a-z_\u0080-\uffff][a-z0-9_$\u0080-\uffff]*/g;
+/** A name that bodies' words can be compared with: no others are written without quotes, or their lower case is the locale's. */
+const COMPARABLE = /^[a-z_][a-z0-9_$]*$/;
+/** Longer bodies are not read, and count as suspect. */
 const READABLE_BYTES = 1_000_000;
-/** A name that a body's words can be compared with. */
-const PLAIN = "^[[:alpha:]_][[:alnum:]_$]*$";
 
 const OWN = "n.nspname not in ('pg_catalog', 'information_schema')";
 /** Oids below are PostgreSQL's own. */
 const FIRST_OWN_OID = 16_384;
 const RUNNER_OIDS = `select p.oid from pg_proc p join pg_namespace n on n.oid = p.pronamespace where not ${OWN} and p.proname ~ '^(${RUNNERS})$'`;
+const calls = (runners: readonly number[]): string => `':(funcid|opfuncid) (${runners.join("|")}) '`;
 
-const FUNCTIONS = `
-  with source as (
-    select p.oid, p.proname, p.prokind, l.lanname,
-           concat_ws(' ', p.prosrc, pg_get_function_sqlbody(p.oid), pg_get_function_arguments(p.oid)) as body
-      from pg_proc p join pg_namespace n on n.oid = p.pronamespace join pg_language l on l.oid = p.prolang
-     where ${OWN}
-  ), named as (
-    select lower(proname) as name from source union
-    select lower(c.relname) from pg_class c join pg_namespace n on n.oid = c.relnamespace where ${OWN} and c.relkind in ('r', 'v', 'm', 'f', 'p')
-  )
-  select s.oid, s.proname, lower(s.proname),
-         s.lanname not in ('internal', 'c', 'sql', 'plpgsql') or octet_length(s.body) > ${READABLE_BYTES}
-           or s.body ~* '${SUSPECT}' or s.proname ~ '^(${RUNNERS})$'
-           or exists (select from pg_aggregate a where a.aggfnoid = s.oid and array[a.aggtransfn::oid, a.aggfinalfn::oid, a.aggcombinefn::oid,
-                        a.aggmtransfn::oid, a.aggminvtransfn::oid, a.aggmfinalfn::oid] && array(${RUNNER_OIDS})),
-         s.proname ~ '${PLAIN}',
-         case when s.lanname in ('sql', 'plpgsql') and octet_length(s.body) <= ${READABLE_BYTES} then
-           (select json_agg(distinct word) from (select lower(m[1]) as word from regexp_matches(s.body, '([[:alpha:]_][[:alnum:]_$]*)', 'g') m) w
-             where word in (select name from named)) end
-    from source s order by s.oid`;
+/** xmin changes with every change of a row. */
+const functions = (runners: readonly number[]): string => `
+  select p.oid, p.proname, p.xmin::text, l.lanname, exists (
+           select from pg_aggregate a where a.aggfnoid = p.oid and array[a.aggtransfn::oid, a.aggfinalfn::oid, a.aggcombinefn::oid,
+             a.aggmtransfn::oid, a.aggminvtransfn::oid, a.aggmfinalfn::oid] && array[${runners.join(", ")}]::oid[])
+    from pg_proc p join pg_namespace n on n.oid = p.pronamespace join pg_language l on l.oid = p.prolang
+   where ${OWN} order by p.oid`;
 
-/** Stored expressions that call such a function of PostgreSQL's themselves, by relation; 0: an operator or a domain. */
-const STORED = `
-  with pattern as (select ':(funcid|opfuncid) (' || string_agg(oid::text, '|' order by oid) || ') ' as calls from (${RUNNER_OIDS}) r)
-  select ev_class from pg_rewrite, pattern where ev_class >= ${FIRST_OWN_OID} and concat(ev_action::text, ev_qual::text) ~ calls
-  union select adrelid from pg_attrdef, pattern where adbin::text ~ calls
-  union select conrelid from pg_constraint, pattern where conbin::text ~ calls
-  union select polrelid from pg_policy, pattern where concat(polqual::text, ' ', polwithcheck::text) ~ calls
-  union select tgrelid from pg_trigger, pattern where tgqual::text ~ calls
-  union select 0 from pg_type, pattern where typdefaultbin::text ~ calls
-  union select 0 from pg_operator where oid >= ${FIRST_OWN_OID} and oprcode in (${RUNNER_OIDS})
+const bodies = (oids: readonly number[]): string => `
+  select oid, case when octet_length(body) <= ${READABLE_BYTES} then body end
+    from (select p.oid, concat_ws(' ', p.prosrc, pg_get_function_sqlbody(p.oid), pg_get_function_arguments(p.oid)) as body
+            from pg_proc p where p.oid in (${oids.join(", ")})) b`;
+
+const RULES = `select oid, ev_class, xmin::text from pg_rewrite where ev_class >= ${FIRST_OWN_OID} order by oid`;
+
+const rulesThatCall = (oids: readonly number[], runners: readonly number[]): string =>
+  `select oid from pg_rewrite where oid in (${oids.join(", ")}) and concat(ev_action::text, ' ', ev_qual::text) ~ ${calls(runners)}`;
+
+/** Other stored expressions that call such a function of PostgreSQL's themselves, by relation; 0: an operator or a domain. */
+const stored = (runners: readonly number[]): string => `
+  select adrelid from pg_attrdef where adbin::text ~ ${calls(runners)}
+  union select conrelid from pg_constraint where conbin::text ~ ${calls(runners)}
+  union select polrelid from pg_policy where concat(polqual::text, ' ', polwithcheck::text) ~ ${calls(runners)}
+  union select tgrelid from pg_trigger where tgqual::text ~ ${calls(runners)}
+  union select 0 from pg_type where typdefaultbin::text ~ ${calls(runners)}
+  union select 0 from pg_operator where oid >= ${FIRST_OWN_OID} and oprcode in (${runners.join(", ")})
   union select r.ev_class from pg_rewrite r join pg_depend d on d.classid = 'pg_rewrite'::regclass and d.objid = r.oid
    where r.ev_class >= ${FIRST_OWN_OID} and d.refclassid = 'pg_class'::regclass and d.refobjid = 'pg_catalog.pg_settings'::regclass
   order by 1`;
@@ -95,56 +94,118 @@ const EDGES = `
 
 interface Code {
   readonly name: string;
-  /** As words of bodies are compared. */
-  readonly key: string;
-  readonly comparable: boolean;
-  readonly mentions: readonly string[];
+  readonly version: string;
+  readonly suspect: boolean;
+  /** The body's distinct words in lower case, between blanks: far smaller than a set of them. */
+  readonly words: string;
 }
 
-/**
- * @param rows runs a statement
- * @param relationNames of the relations outside the system's schemas
- */
-export async function loadMovingCode(
-  rows: (sql: string, onRow: (row: TextRow) => void) => ReturnType<SideConnection["query"]>,
-  relationNames: ReadonlyMap<number, string>,
-): Promise<MovingCode> {
-  const code = new Map<number, Code>();
-  const found: string[] = [];
-  await rows(FUNCTIONS, ([oid, name, key, suspect, plain, mentions]) => {
-    code.set(Number(oid), {
-      name: name ?? "",
-      key: key ?? "",
-      comparable: plain === "t",
-      mentions: mentions == null ? [] : wordsOf(mentions),
+type Rows = (sql: string, onRow: (row: TextRow) => void) => ReturnType<SideConnection["query"]>;
+
+/** PostgreSQL's own functions of those names: oids that a server does not change. */
+async function runnersOf(fetch: Rows): Promise<readonly number[]> {
+  const oids = [0];
+  await fetch(RUNNER_OIDS, ([oid]) => oids.push(Number(oid)));
+  return oids;
+}
+
+/** How many oids one statement names. */
+const BATCH = 500;
+
+/** Reads one target's code. Bodies are read once, and again when they change. */
+export class CodeReader {
+  #runners: readonly number[] | undefined;
+  #functions = new Map<number, Code>();
+  /** Rules by oid: version, and whether they call what sets settings. */
+  #rules = new Map<number, readonly [version: string, calls: boolean]>();
+
+  /**
+   * @param rows runs a statement whose rows tell whether anything has changed. @param fetch runs others
+   * @param relationNames of the relations outside the system's schemas
+   */
+  async read(rows: Rows, fetch: Rows, relationNames: ReadonlyMap<number, string>): Promise<MovingCode> {
+    const found: string[] = [];
+    const runners = (this.#runners ??= await runnersOf(fetch));
+    await this.#readFunctions(rows, fetch, found, runners);
+    await this.#readRules(rows, fetch, found, runners);
+    await rows(stored(runners), ([relation]) => found.push(relation === "0" ? "x0" : `r${relation}`));
+    if (found.length === 0) return NO_MOVING_CODE;
+    const leads = new Map<string, string[]>();
+    await rows(EDGES, ([fromKind, from, toKind, to]) => append(leads, `${fromKind}${from}`, `${toKind}${to}`));
+    const names = new Set<string>();
+    for (const { name } of this.#functions.values()) names.add(name.toLowerCase());
+    for (const name of relationNames.values()) names.add(name.toLowerCase());
+    for (const [oid, { words }] of this.#functions)
+      for (const word of words.split(" ")) if (names.has(word)) append(leads, `w${word}`, `f${oid}`);
+    return spread(found, leads, this.#functions, relationNames);
+  }
+
+  async #readFunctions(rows: Rows, fetch: Rows, found: string[], runners: readonly number[]): Promise<void> {
+    const now = new Map<number, Code>();
+    const unread: number[] = [];
+    await rows(functions(runners), ([oidText, nameText, versionText, language, isRunner]) => {
+      const oid = Number(oidText);
+      const [name, version] = [nameText ?? "", versionText ?? ""];
+      const known = this.#functions.get(oid);
+      if (known !== undefined && known.version === version) now.set(oid, known);
+      else {
+        const read = language === "sql" || language === "plpgsql";
+        const suspect = isRunner !== "f" || RUNNER.test(name) || !(read || language === "c" || language === "internal");
+        now.set(oid, { name, version, suspect, words: "" });
+        if (!suspect) unread.push(oid);
+      }
     });
-    if (suspect !== "f") found.push(`f${oid}`);
-  });
-  await rows(STORED, ([relation]) => found.push(relation === "0" ? "x0" : `r${relation}`));
-  if (found.length === 0) return NO_MOVING_CODE;
-  const leads = new Map<string, string[]>();
-  const edge = (from: string, to: string): void => {
-    const known = leads.get(from);
-    if (known === undefined) leads.set(from, [to]);
-    else known.push(to);
-  };
-  await rows(EDGES, ([fromKind, from, toKind, to]) => edge(`${fromKind}${from}`, `${toKind}${to}`));
-  for (const [oid, { mentions }] of code) for (const word of mentions) edge(`w${word}`, `f${oid}`);
-  return spread(found, leads, code, relationNames);
+    for (let from = 0; from < unread.length; from += BATCH) {
+      await fetch(bodies(unread.slice(from, from + BATCH)), ([oidText, body]) => {
+        const oid = Number(oidText);
+        const code = now.get(oid);
+        if (code !== undefined) now.set(oid, { ...code, ...readBody(body) });
+      });
+    }
+    this.#functions = now;
+    for (const [oid, { suspect }] of now) if (suspect) found.push(`f${oid}`);
+  }
+
+  async #readRules(rows: Rows, fetch: Rows, found: string[], runners: readonly number[]): Promise<void> {
+    const now = new Map<number, readonly [version: string, calls: boolean]>();
+    const relations = new Map<number, string>();
+    const unread: number[] = [];
+    await rows(RULES, ([oidText, relation, version]) => {
+      const oid = Number(oidText);
+      relations.set(oid, relation ?? "");
+      const known = this.#rules.get(oid);
+      if (known !== undefined && known[0] === version) now.set(oid, known);
+      else {
+        now.set(oid, [version ?? "", false]);
+        unread.push(oid);
+      }
+    });
+    for (let from = 0; from < unread.length; from += BATCH) {
+      await fetch(rulesThatCall(unread.slice(from, from + BATCH), runners), ([oidText]) => {
+        const oid = Number(oidText);
+        now.set(oid, [now.get(oid)?.[0] ?? "", true]);
+      });
+    }
+    this.#rules = now;
+    for (const [oid, [, calls]] of now) if (calls) found.push(`r${relations.get(oid)}`);
+  }
 }
 
-function wordsOf(json: string): string[] {
-  let words: unknown;
-  try {
-    words = JSON.parse(json);
-  } catch {}
-  if (!Array.isArray(words) || words.some((word) => typeof word !== "string"))
-    throw new SluiceError("SLUICE_TARGET_REFUSED", "the target described its functions in a way that PostgreSQL does not");
-  return words as string[];
+/** @param body null: too long. C functions have the name of a symbol for one. */
+function readBody(body: string | null): Pick<Code, "suspect" | "words"> {
+  const text = body?.toLowerCase();
+  if (text === undefined || SUSPECT.test(text)) return { suspect: true, words: "" };
+  return { suspect: false, words: [...new Set(text.match(WORD))].join(" ") };
+}
+
+function append(map: Map<string, string[]>, key: string, value: string): void {
+  const list = map.get(key);
+  if (list === undefined) map.set(key, [value]);
+  else list.push(value);
 }
 
 /** Everything that leads to what was found. */
-export function spread(
+function spread(
   found: readonly string[],
   leads: ReadonlyMap<string, readonly string[]>,
   code: ReadonlyMap<number, Code>,
@@ -157,11 +218,10 @@ export function spread(
     for (const next of leads.get(each) ?? []) reached.add(next);
     const isFunction = each.startsWith("f");
     if (!isFunction && !each.startsWith("r")) continue;
-    const name = isFunction ? code.get(oid)?.key : relationNames.get(oid)?.toLowerCase();
+    const name = (isFunction ? code.get(oid)?.name : relationNames.get(oid))?.toLowerCase();
     if (name === undefined) continue;
     // A name that cannot be told from the words of a body may stand in any.
-    const comparable = isFunction ? code.get(oid)?.comparable === true : /^[a-z_][a-z0-9_$]*$/.test(name);
-    if (comparable) reached.add(`w${name}`);
+    if (COMPARABLE.test(name)) reached.add(`w${name}`);
     else for (const other of code.keys()) reached.add(`f${other}`);
   }
   const oids = (kind: string): number[] => [...reached].filter((each) => each.startsWith(kind)).map((each) => Number(each.slice(1)));

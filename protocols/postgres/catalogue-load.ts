@@ -1,7 +1,7 @@
 import { createHash } from "node:crypto";
 import { SluiceError } from "../../core/errors.ts";
 import { LIMITS } from "../../core/limits.ts";
-import { loadMovingCode, type MovingCode } from "./catalogue-code.ts";
+import type { CodeReader, MovingCode } from "./catalogue-code.ts";
 import type { Upstream } from "./dial.ts";
 import { SideConnection, type TextRow } from "./query.ts";
 
@@ -72,9 +72,10 @@ const FUNCTIONS = `
 
 /**
  * Read the catalogues in one read-only transaction and close the connection.
+ * @param codeReader the one of this target
  * @throws SluiceError SLUICE_LIMIT_EXCEEDED beyond LIMITS.catalogueColumns, and what SideConnection.query throws
  */
-export async function loadCatalogue(upstream: Upstream): Promise<CatalogueData> {
+export async function loadCatalogue(upstream: Upstream, codeReader: CodeReader): Promise<CatalogueData> {
   const side = new SideConnection(upstream, LOAD_MILLIS, MAX_ROW_BYTES);
   const digest = createHash("sha256");
   const rows = (sql: string, onRow: (row: TextRow) => void): Promise<void> =>
@@ -91,7 +92,7 @@ export async function loadCatalogue(upstream: Upstream): Promise<CatalogueData> 
     });
     // A role's own search_path must not put other functions in front of the system's.
     await side.query(
-      "begin isolation level repeatable read read only; set local search_path to pg_catalog; set local statement_timeout to '30s'",
+      "begin isolation level repeatable read read only; set local search_path to pg_catalog; set local statement_timeout to '30s'; set local jit to off",
     );
     const relations = new Map<number, Relation>();
     const names = new Map<string, string>();
@@ -120,7 +121,7 @@ export async function loadCatalogue(upstream: Upstream): Promise<CatalogueData> 
     const ownNames = new Map<number, string>();
     for (const { oid, schema, name } of relations.values())
       if (schema !== "pg_catalog" && schema !== "information_schema") ownNames.set(oid, name);
-    const movingCode = await loadMovingCode(rows, ownNames);
+    const movingCode = await codeReader.read(rows, (sql, onRow) => side.query(sql, onRow), ownNames);
     const code = { builtinFunctions, otherFunctions, movingCode };
     return { relations, reads, parents, usableSchemas, ...code, user, searchPath, role, digest: digest.digest("hex") };
   } finally {

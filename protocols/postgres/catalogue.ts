@@ -1,5 +1,5 @@
 import { toSluiceError } from "../../core/errors.ts";
-import { NO_MOVING_CODE } from "./catalogue-code.ts";
+import { CodeReader, NO_MOVING_CODE } from "./catalogue-code.ts";
 import { type CatalogueData, loadCatalogue, type Relation, type RelationKind } from "./catalogue-load.ts";
 import { findMasked, type MaskedRelations, qualify } from "./catalogue-masks.ts";
 import type { Upstream } from "./dial.ts";
@@ -105,6 +105,7 @@ class TargetCatalogue implements Catalogue {
   readonly serial = ++serials;
   generation = 0;
   readonly #open: () => Promise<Upstream>;
+  readonly #codeReader = new CodeReader();
   #data: CatalogueData = EMPTY;
   /** Schemas by relation name. */
   readonly #schemasByName = new Map<string, string[]>();
@@ -153,7 +154,7 @@ class TargetCatalogue implements Catalogue {
     const began = performance.now();
     let restMillis = MAX_REST_MILLIS;
     try {
-      this.#take(await loadCatalogue(await this.#open()));
+      this.#take(await loadCatalogue(await this.#open(), this.#codeReader));
       this.#readAtChange = atChange;
       this.#readAtMillis = began;
       restMillis = Math.min(MAX_REST_MILLIS, REST_FACTOR * (performance.now() - began));

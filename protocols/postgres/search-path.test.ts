@@ -58,3 +58,52 @@ test("white space and letters are the server's, not Unicode's", () => {
   assert.deepEqual(parseSearchPath("\u212aX", "svc"), ["\u212ax"]);
   assert.equal(parseSearchPath("a".repeat(64), "svc"), undefined);
 });
+
+test("code that ran leaves it in doubt until the server is asked; in a block what was told holds to its end", () => {
+  const path = new SearchPath(["public"]);
+  const run = (urgent: boolean): void => {
+    path.sent();
+    path.doubt(urgent);
+    path.settled();
+  };
+  run(false);
+  assert.equal(path.value, undefined);
+  assert.equal(path.urgent, false);
+  path.set(["a"], false, false);
+  assert.equal(path.value, undefined, "the role is in doubt, too");
+  path.asked(["hr"], false);
+  assert.deepEqual(path.value, ["hr"]);
+  run(true);
+  assert.equal(path.urgent, true);
+  path.askedInVain();
+  assert.equal(path.urgent, false, "the same is not asked over and over");
+  assert.equal(path.askable, false);
+  path.mayAskAgain();
+  assert.equal(path.urgent, true);
+  path.asked(["b"], true);
+  assert.deepEqual(path.value, ["b"]);
+  path.ended("commit");
+  assert.equal(path.value, undefined);
+  path.asked(["c"], true);
+  path.unclear();
+  assert.equal(path.value, undefined, "rolled back to a savepoint");
+});
+
+test("a server that reports the setting is asked all the same: it does not report the role", () => {
+  const path = new SearchPath(["public"]);
+  path.reported(["hr"]);
+  path.doubt(false);
+  assert.equal(path.value, undefined);
+  path.asked(["hr"], true);
+  path.reported(["a"]);
+  assert.deepEqual(path.value, ["a"]);
+  path.ended("rollback");
+  assert.equal(path.value, undefined);
+});
+
+test("what cannot be read is asked for once", () => {
+  const path = new SearchPath(undefined);
+  assert.equal(path.askable, true);
+  path.asked(undefined, false);
+  assert.equal(path.askable, false);
+});
