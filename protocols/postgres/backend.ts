@@ -342,10 +342,7 @@ export class BackendReader implements MessageVisitor {
     if (head.kind === "query") return FORWARD;
     this.#relay.copyAnswer(false);
     head.change?.confirm();
-    if (head.classified !== undefined && head.classified.effects.length > 0) {
-      this.#effects.completed(this.#relay, head.classified, false, head.moves);
-    }
-    if (head.moves > 0) this.#effects.moved(head.moves);
+    this.#effects.completed(this.#relay, head, false);
     this.#finish(head, "done");
     this.#relay.queue.shift();
     // In a pipeline, what waits for a schema change does not wait for Sync, which may come behind it.
@@ -383,9 +380,7 @@ export class BackendReader implements MessageVisitor {
     if (head.refusal !== undefined && head.failed === undefined) throw unexpected("answer to a refused statement");
     const relay = this.#relay;
     if (head.kind === "query") {
-      if (head.classified !== undefined && head.classified.effects.length > 0)
-        this.#effects.completed(relay, head.classified, head.failed !== undefined, head.moves);
-      if (head.moves > 0) this.#effects.moved(head.moves);
+      this.#effects.completed(relay, head, head.failed !== undefined);
       if (head.failed === undefined) head.change?.confirm();
       else head.change?.undo();
       this.#answers(head, start, end);
@@ -456,9 +451,7 @@ export class BackendReader implements MessageVisitor {
       const entry = queue.at(index);
       entry.change?.undo();
       this.#relay.parameterBytes -= entry.parameterBytes;
-      if (entry.classified !== undefined && entry.classified.effects.length > 0)
-        this.#effects.completed(this.#relay, entry.classified, true, entry.moves);
-      if (entry.moves > 0) this.#effects.moved(entry.moves);
+      this.#effects.completed(this.#relay, entry, true);
       if (entry !== failed && entry.request !== 0) entry.failed = { code: "25P02", message: "skipped after an earlier error" };
       const outcome = failed.failed?.code === "57014" ? "cancelled" : "failed";
       if (entry === failed) this.#finish(entry, outcome);

@@ -80,7 +80,11 @@ export class DecisionContext {
       return this.#complete(classified, cached.operation, moment(), cached);
     }
     this.#stats.misses += 1;
-    const operation = this.#resolve(classified, fresh);
+    // A message of several statements that changes search_path on its way looks its later names up under the new one.
+    const changes = classified.statements > 1 && classified.effects.some(movesSearchPath);
+    let operation = this.#resolve(classified, fresh, changes ? undefined : this.searchPath);
+    if (operation !== undefined && classified.statements > 1 && this.#moves(classified, operation) > 0)
+      operation = this.#resolve(classified, fresh, undefined);
     if (operation === undefined) return UNKNOWN_RELATION;
     const decision = this.#complete(classified, operation, moment(), undefined);
     if (this.#decisions.size >= CACHED_DECISIONS) this.#decisions.clear();
@@ -137,10 +141,8 @@ export class DecisionContext {
   }
 
   /** Names to `schema.relation`; every candidate where more than one may be meant. undefined: not in the catalogue. */
-  #resolve(classified: Classified, fresh: boolean): Operation | undefined {
+  #resolve(classified: Classified, fresh: boolean, path: readonly string[] | undefined): Operation | undefined {
     const tables = new Set<string>();
-    // A message of several statements that changes search_path on its way looks its later names up under the new one.
-    const path = classified.statements > 1 && classified.effects.some(movesSearchPath) ? undefined : this.searchPath;
     // An empty statement does nothing; drivers send one to see whether the session lives. It is judged like SHOW.
     const accesses: { action: string; resources: string[] }[] = classified.empty ? [{ action: "sql:show", resources: [] }] : [];
     for (const access of classified.accesses) {

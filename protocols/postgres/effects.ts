@@ -1,4 +1,4 @@
-import type { Moves } from "./decide.ts";
+import type { Pending } from "./pending.ts";
 import type { Relay } from "./relay.ts";
 import type { Classified, SessionEffect } from "./sql/types.ts";
 import { type Change, type PreparedStatement, together } from "./statements.ts";
@@ -18,11 +18,14 @@ const madeInSql = (classified: Classified, text: string): PreparedStatement => (
 export const movesSearchPath = (effect: SessionEffect): boolean =>
   effect.kind === "search_path" || effect.kind === "reset_all" || effect.kind === "discard";
 
-/**
- * A message with session effects goes to the server: take the stricter reading until the answer is there.
- * @returns what it makes of names
- */
-export function sentEffects(relay: Relay, classified: Classified): Change | undefined {
+/** True for effects that end a transaction block, or undo a part of it, with the settings made in it. */
+export const leavesBlock = (effect: SessionEffect): boolean =>
+  effect.kind === "transaction" && ["commit", "rollback", "rollback_to", "prepare"].includes(effect.verb);
+
+/** An operation with session effects goes to the server: take the stricter reading until the answer is there. */
+export function sentEffects(relay: Relay, entry: Pending, classified: Classified): void {
+  entry.leaves = relay.searchPath.boundToBlock && classified.effects.some(leavesBlock);
+  if (entry.leaves) relay.searchPath.sent();
   const changes: Change[] = [];
   for (const effect of classified.effects) {
     if (movesSearchPath(effect)) relay.searchPath.sent();
@@ -62,7 +65,7 @@ export function sentEffects(relay: Relay, classified: Classified): Change | unde
       default:
     }
   }
-  return together(changes);
+  entry.change = together(changes);
 }
 
 /** A schema change of something besides a relation: a function, a type, an operator, an extension … */
@@ -83,16 +86,16 @@ export class EffectsSinceReady {
   #lastTag = "";
   #moved = 0;
   #movedUrgently = false;
+  #leaving = 0;
   schemaChanged = false;
 
-  /** What may have changed search_path or the role unseen has been answered. */
-  moved(moves: Moves): void {
-    this.#moved += 1;
+  /** An operation has been answered. @param failed it was not carried out */
+  completed(relay: Relay, entry: Pending, failed: boolean): void {
+    const { classified, moves } = entry;
+    if (moves > 0) this.#moved += 1;
     if (moves === 2) this.#movedUrgently = true;
-  }
-
-  /** @param moves it runs code that may change search_path or the role */
-  completed(relay: Relay, classified: Classified, failed: boolean, moves: Moves): void {
+    if (entry.leaves) this.#leaving += 1;
+    if (classified === undefined || classified.effects.length === 0) return;
     if (failed) this.#failed = true;
     for (const effect of classified.effects) {
       if (movesSearchPath(effect)) {
@@ -134,6 +137,7 @@ export class EffectsSinceReady {
       for (let index = 0; index < this.#pathChanges; index += 1) path.settled();
     }
     path.mayAskAgain();
+    for (; this.#leaving > 0; this.#leaving -= 1) path.settled();
     if (this.#moved > 0) {
       path.doubt(this.#movedUrgently);
       for (let index = 0; index < this.#moved; index += 1) path.settled();

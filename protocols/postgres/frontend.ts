@@ -459,7 +459,7 @@ export class FrontendReader implements MessageVisitor {
     entry.masks = decision.masksColumns || decision.masksContent;
     if (decision.verdict.kind === "allowed" && decision.verdict.record !== undefined)
       relay.recorder.override(request, decision.verdict.record);
-    if (classified.effects.length > 0) entry.change = sentEffects(relay, classified);
+    if (classified.effects.length > 0) sentEffects(relay, entry, classified);
     if (decision.moves > 0 || relay.objectsChanged) {
       entry.moves = decision.moves === 0 ? 1 : decision.moves;
       relay.searchPath.sent();

@@ -1,4 +1,5 @@
 import { withInner } from "./decide.ts";
+import { leavesBlock } from "./effects.ts";
 import type { Relay } from "./relay.ts";
 import type { Classified } from "./sql/types.ts";
 import type { Portal } from "./statements.ts";
@@ -63,6 +64,8 @@ export class NamedOperations {
   movedPath(classified: Classified, portal: Portal | undefined): boolean {
     const path = this.#relay.searchPath.value;
     if (portal !== undefined && !samePath(portal.searchPath, path)) return true;
+    // Behind the block's end in the same message another path may be in force.
+    if (classified.statements > 1 && this.#relay.searchPath.boundToBlock && classified.effects.some(leavesBlock)) return true;
     for (const effect of classified.effects) {
       if (effect.kind !== "fetch") continue;
       const cursor = this.#relay.names.portals.get(effect.name);

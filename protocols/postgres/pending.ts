@@ -30,6 +30,8 @@ export class Pending {
   masked: Map<string, number> | undefined;
   /** What it may do to search_path and role unseen; search_path counts as unknown since it was sent. */
   moves: Moves = 0;
+  /** It ends a block, or goes back in it, that search_path depends on; as above. */
+  leaves = false;
   /** Its rows go through a mask. */
   masks = false;
 
@@ -59,6 +61,7 @@ export class Pending {
     this.parameterBytes = 0;
     this.masked = undefined;
     this.moves = 0;
+    this.leaves = false;
     this.masks = false;
     return this;
   }

@@ -34,6 +34,11 @@ export class SearchPath {
     return this.#unconfirmed > 0 || this.#doubted ? undefined : this.#current;
   }
 
+  /** The end of the transaction block, or a rollback to a savepoint, may bring back another value. */
+  get boundToBlock(): boolean {
+    return this.#unconfirmed > 0 || this.#askedInBlock || this.#atCommit !== NONE || this.#current !== this.#committed;
+  }
+
   /** Changes are on their way; once they are answered more is known. */
   get underWay(): boolean {
     return this.#unconfirmed > 0;

@@ -34,6 +34,12 @@ const MOVES: readonly SqlCase[] = [
     ["begin", "declare c cursor for select move_in()", "fetch c", READ],
     ["select move_in()", "create view w as select note from orders"],
     ["select move_in()", "update orders set note = 'x' where id = 1"],
+    "select move_in(); select note from orders",
+    "do $$ begin set search_path = hr; end $$; select note from orders",
+    "insert into moved values (4); table orders",
+    ["set search_path = hr", "begin", "set local search_path = public", "commit; select note from orders"],
+    ["set search_path = hr", "begin", "savepoint s", "set search_path = public", "rollback to s; select note from orders"],
+    ["begin", "savepoint s", "set search_path = hr", "savepoint t", "set search_path = public", "rollback to t; select note from orders"],
     ["select move_in()", "?rollback", "explain select note from orders"],
   ]),
   ...sql(moved, "mover", "runs sql:select", [
@@ -95,6 +101,40 @@ const PIPELINES = wire("names and settings behind what the server skipped", {
     const frames = await client.until("Z", 3);
     isRefusal(frames);
     assert.deepEqual(rows(frames), [["behind"]]);
+    await isAlive(client, context);
+  },
+  "the end of a block and a statement in one read": async (context) => {
+    for (const end of ["commit", "rollback"]) {
+      const client = await context.open("mover");
+      await client.query(allowed(context, "set search_path = hr"));
+      await client.query(allowed(context, "begin"));
+      await client.query(allowed(context, "set local search_path = public"));
+      client.send(query(allowed(context, end)), query(refused(context, READ)));
+      isRefusal(await client.until("Z", 2));
+      await client.query(allowed(context, "begin"));
+      await client.query(allowed(context, "set local search_path = public"));
+      isRefusal(await client.ask([extended(allowed(context, end)), extended(refused(context, READ)), sync()]));
+      await client.query(allowed(context, "set search_path = public"));
+      await isAlive(client, context);
+    }
+  },
+  "a savepoint gone back to and a statement in one read": async (context) => {
+    const client = await context.open("mover");
+    await client.query(allowed(context, "begin"));
+    await client.query(allowed(context, "set search_path = hr"));
+    await client.query(allowed(context, "savepoint s"));
+    await client.query(allowed(context, "set search_path = public"));
+    client.send(query(allowed(context, "rollback to s")), query(refused(context, READ)));
+    isRefusal(await client.until("Z", 2));
+    await isAlive(client, context);
+  },
+  "what a deferred trigger does at the end of a block": async (context) => {
+    const client = await context.open("mover");
+    await client.query(allowed(context, "begin"));
+    await client.query(allowed(context, "insert into deferred values (1)"));
+    assert.deepEqual(rows(await client.query(allowed(context, READ)))[0], ["one"]);
+    client.send(query(allowed(context, "commit")), query(refused(context, READ)));
+    isRefusal(await client.until("Z", 2));
     await isAlive(client, context);
   },
   "DO and a statement in one pipeline": async (context) => {

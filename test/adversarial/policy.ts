@@ -152,6 +152,8 @@ create table moved_part partition of moved for values from (0) to (100);
 insert into moved values (1);
 create function move_field(moved) returns void language plpgsql as $$ begin perform move_in(); end $$;
 create trigger moves before insert or update on moved_part for each row execute function move_trigger();
+create table deferred (id int);
+create constraint trigger at_end after insert on deferred deferrable initially deferred for each row execute function move_trigger();
 create function stay() returns int language plpgsql as $$ declare n int := 1; begin update moved set id = id where false; return n; end $$;
 create function audited() returns trigger language plpgsql as $$ begin return new; end $$;
 create trigger audited before insert on log for each row execute function audited();
