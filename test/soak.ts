@@ -5,16 +5,22 @@ import { parseArgs } from "node:util";
 import { fuzzLive } from "./fuzz/live.ts";
 import { Random } from "./fuzz/random.ts";
 import { pgbench } from "./helpers/clients.ts";
-import { nodeBinary, run } from "./helpers/processes.ts";
+import { nodeBinary, rootFolder, run } from "./helpers/processes.ts";
 import { KillRounds } from "./resilience/kill-rounds.ts";
 import { assertHealthy, control, descriptors, health, metric, residentMiB, startRig } from "./resilience/rig.ts";
+import { runSanitized, SANITIZERS } from "./sanitizers/sanitizers.ts";
 
 // `npm run soak`: the long versions of what `npm test` does for seconds. Every part prints how it gets on; the first
 // failure is printed and the exit status is 1.
 //   --minutes N   the fuzzers' time and, apart from that, the load's (default 10)
 //   --rounds N    kill -9 under load (default 200)
 //   --seed N      of everything that is random (default: from the clock, printed)
-//   --part NAME   kill, fuzz, live or load alone; may be repeated
+//   --part NAME   one of them alone; may be repeated:
+//     kill        kill -9 under load
+//     fuzz, live  the parsers; a running gateway
+//     load        hours of load, reconnects and reloads
+//     sanitizers  the tests of native code, with AddressSanitizer and then UndefinedBehaviorSanitizer
+//     sockets     all of `npm test` over Node.js's sockets in place of the pump
 const { values: options } = parseArgs({
   options: {
     minutes: { type: "string", default: "10" },
@@ -42,7 +48,7 @@ select relname from pg_class where oid = :id;
 // What is waited for may be a process that does not keep this one alive.
 setInterval(() => {}, 1_000);
 
-const parts: Readonly<Record<string, () => Promise<void>>> = { kill, fuzz, live, load };
+const parts: Readonly<Record<string, () => Promise<void>>> = { kill, fuzz, live, load, sanitizers, sockets };
 const chosen = options.part ?? Object.keys(parts);
 for (const name of chosen) {
   const part = parts[name];
@@ -99,6 +105,19 @@ async function fuzz(): Promise<void> {
 async function live(): Promise<void> {
   const result = await fuzzLive(seed, minutes * 60, (line) => say("live", line));
   say("live", `${result.conversations} conversations`);
+}
+
+/** Native code, with every access to memory and every operation checked. */
+async function sanitizers(): Promise<void> {
+  for (const sanitizer of SANITIZERS) await runSanitized(sanitizer, (line) => say("sanitizers", line));
+}
+
+/** Every test over the transport that stands in for the pump. */
+async function sockets(): Promise<void> {
+  const script = join(rootFolder, "tools", "run-tests.ts");
+  const { code, stdout, stderr } = await run(nodeBinary, [script], { env: { SLUICE_TRANSPORT: "sockets" }, timeoutMillis: 3_600_000 });
+  if (code !== 0) throw new Error(`the tests ended with ${code}:\n${(stdout + stderr).slice(-20_000)}`);
+  say("sockets", `${/tests (\d+)/.exec(stdout)?.[1]} tests`);
 }
 
 /** Steady load, reconnect storms and reloads at once; memory and descriptors must not creep. */

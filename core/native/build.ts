@@ -1,12 +1,12 @@
 import { execFile } from "node:child_process";
 import { createHash } from "node:crypto";
 import { existsSync, readFileSync } from "node:fs";
-import { mkdir, rm, stat, writeFile } from "node:fs/promises";
+import { copyFile, mkdir, rm, stat, writeFile } from "node:fs/promises";
 import { createRequire } from "node:module";
 import { tmpdir } from "node:os";
 import { dirname, join } from "node:path";
 import { setTimeout as sleep } from "node:timers/promises";
-import { promisify } from "node:util";
+import { parseArgs, promisify } from "node:util";
 
 /** Outcome of buildNative. */
 export interface NativeBuild {
@@ -15,15 +15,23 @@ export interface NativeBuild {
   readonly pump: "built" | "present";
 }
 
+/** What the compiler is to build in: AddressSanitizer, UndefinedBehaviorSanitizer. For tests; nothing in the product loads such a build. */
+export type Sanitizer = "address" | "undefined";
+
 const HERE = import.meta.dirname;
-const OUTPUT = join(HERE, "build", "Release");
-const STAMP = join(HERE, "build", "sluice.stamp");
 const SOURCES = [
   ...["binding.gyp", "build.ts", "napi_util.h", "acceptor.cc", "sources.h"],
   ...["matcher.cc", "digits.h", "literals.h"],
   ...["pump.cc", "pump.h", "pump_addon.h", "pump_backlog.h", "pump_secure.cc", "pump_socket.cc", "pump_tls.cc", "pump_tls.h"],
+  "faults.cc",
 ];
 const ADDONS = ["sluice_acceptor", "sluice_matcher", "sluice_pump"];
+
+/** node-gyp builds in the folder that it runs in, so a build with a sanitizer has a folder of its own, with copies of the sources. */
+const baseFolder = (sanitizer: Sanitizer | undefined): string => (sanitizer === undefined ? HERE : join(HERE, `build-${sanitizer}`));
+/** Where the addons are, once built. */
+export const addonFolder = (sanitizer?: Sanitizer): string => join(baseFolder(sanitizer), "build", "Release");
+const stampOf = (sanitizer: Sanitizer | undefined): string => join(baseFolder(sanitizer), "build", "sluice.stamp");
 
 const run = promisify(execFile);
 const require = createRequire(import.meta.url);
@@ -50,8 +58,6 @@ function currentStamp(): string {
   return hash.digest("hex");
 }
 
-const isBuilt = (name: string): boolean => existsSync(join(OUTPUT, `${name}.node`));
-
 /** A build takes seconds; a lock this old was left by one that was killed. */
 const LOCK_STALE_MILLIS = 180_000;
 const LOCK_RETRY_MILLIS = 100;
@@ -77,30 +83,40 @@ async function locked<Result>(work: () => Promise<Result>): Promise<Result> {
   }
 }
 
-function isCurrent(stamp: string): boolean {
-  return existsSync(STAMP) && readFileSync(STAMP, "utf8") === stamp && ADDONS.every(isBuilt);
+function isCurrent(stamp: string, sanitizer: Sanitizer | undefined): boolean {
+  const file = stampOf(sanitizer);
+  if (!existsSync(file) || readFileSync(file, "utf8") !== stamp) return false;
+  return ADDONS.every((name) => existsSync(join(addonFolder(sanitizer), `${name}.node`)));
 }
 
 /**
  * Build the addons unless what is there is current. Uses the installed node-gyp and headers; no network.
- * Needs python3, make and a C++17 compiler.
+ * Needs python3, make and a C++17 compiler; with a sanitizer, GCC.
  * @throws Error with the compiler's output
  */
-export async function buildNative(options: { quiet: boolean }): Promise<NativeBuild> {
+export async function buildNative(options: { quiet: boolean; sanitizer?: Sanitizer }): Promise<NativeBuild> {
+  const { quiet, sanitizer } = options;
   const stamp = currentStamp();
-  if (isCurrent(stamp)) return { acceptor: "present", matcher: "present", pump: "present" };
+  if (isCurrent(stamp, sanitizer)) return { acceptor: "present", matcher: "present", pump: "present" };
   return locked(async () => {
     // Another process may have built meanwhile.
-    if (!isCurrent(stamp)) await build(stamp, options.quiet);
+    if (!isCurrent(stamp, sanitizer)) await build(stamp, quiet, sanitizer);
     return { acceptor: "built", matcher: "built", pump: "built" };
   });
 }
 
-async function build(stamp: string, quiet: boolean): Promise<void> {
-  await rm(STAMP, { force: true });
+async function build(stamp: string, quiet: boolean, sanitizer: Sanitizer | undefined): Promise<void> {
+  const folder = baseFolder(sanitizer);
+  const stampFile = stampOf(sanitizer);
+  await rm(stampFile, { force: true });
+  if (sanitizer !== undefined) {
+    await mkdir(folder, { recursive: true });
+    for (const name of SOURCES) await copyFile(join(HERE, name), join(folder, name));
+  }
   const nodeGyp = join(dirname(require.resolve("node-gyp/package.json")), "bin", "node-gyp.js");
-  const argv = [nodeGyp, "rebuild", `--nodedir=${headersFolder()}`, "--silent"];
-  const failure = await run(process.execPath, argv, { cwd: HERE, maxBuffer: 16 * 1024 * 1024 }).then(
+  const toGyp = sanitizer === undefined ? [] : ["--", `-Dsanitizer=${sanitizer}`];
+  const argv = [nodeGyp, "rebuild", `--nodedir=${headersFolder()}`, "--silent", ...toGyp];
+  const failure = await run(process.execPath, argv, { cwd: folder, maxBuffer: 16 * 1024 * 1024 }).then(
     ({ stderr }) => {
       if (!quiet) process.stderr.write(stderr);
       return undefined;
@@ -108,8 +124,14 @@ async function build(stamp: string, quiet: boolean): Promise<void> {
     (error: Error & { stderr?: string }) => error.stderr || error.message,
   );
   if (failure !== undefined) throw new Error(`the native addons could not be built (python3, make and g++ are needed)\n${failure}`);
-  await mkdir(dirname(STAMP), { recursive: true });
-  await writeFile(STAMP, stamp);
+  await mkdir(dirname(stampFile), { recursive: true });
+  await writeFile(stampFile, stamp);
 }
 
-if (import.meta.main) console.log(JSON.stringify(await buildNative({ quiet: false })));
+if (import.meta.main) {
+  const { sanitize: sanitizer } = parseArgs({ options: { sanitize: { type: "string" } } }).values;
+  if (sanitizer !== undefined && sanitizer !== "address" && sanitizer !== "undefined") {
+    throw new Error(`--sanitize takes address or undefined, not ${sanitizer}`);
+  }
+  console.log(JSON.stringify(await buildNative({ quiet: false, ...(sanitizer !== undefined && { sanitizer }) })));
+}

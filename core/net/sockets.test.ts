@@ -195,6 +195,71 @@ function plaintext(kind: Kind): void {
     wire.destroy();
   });
 
+  test("a range outside the bytes throws, and no other connection's bytes leave", { timeout: 10_000 }, async () => {
+    const transport = newTransport(kind);
+    const faults: unknown[] = [];
+    transport.onFault = (error) => faults.push(error);
+    const got: string[] = ["", ""];
+    const wires: Wire[] = [];
+    for (const k of [0, 1]) {
+      const port = await listen((socket) => socket.on("data", (chunk: Buffer) => (got[k] += chunk.toString())));
+      wires.push(await transport.connect({ host: "127.0.0.1", port }, 1_000));
+      wires[k]!.handler = new Events();
+    }
+    // What a batch before this one left in the memory that the next one uses.
+    send(wires[1]!, "secret;".repeat(1_000));
+    await until(() => got[1]!.length === 7_000, "the other connection's bytes");
+    const bytes = bytesOf("abc");
+    for (const [start, end] of [
+      [0, 4],
+      [-1, 3],
+      [-7_000, 0],
+      [0, 7_000],
+      [3, 2 ** 31],
+      [3, 2 ** 53],
+      [-(2 ** 53), 3],
+    ] as const) {
+      send(wires[1]!, "more;");
+      assert.throws(() => wires[0]!.write(bytes, start, end), RangeError, `${start} ${end}`);
+    }
+    for (const [start, end] of [
+      [2, 1],
+      [3, 3],
+      [0, 0],
+      [0, Number.NaN],
+      [Number.NaN, 3],
+    ] as const) {
+      wires[0]!.write(bytes, start, end);
+    }
+    await until(() => got[1]!.length === 7_000 + 7 * 5, "the rest of them");
+    wires[0]!.write(bytes, 0, 3);
+    await until(() => got[0] !== "", "what is within");
+    assert.equal(got[0], "abc");
+    assert.deepEqual(faults, []);
+    for (const wire of wires) wire.destroy();
+  });
+
+  test("a peer that takes single bytes gets them all, in order", { timeout: 20_000 }, async () => {
+    const transport = newTransport(kind);
+    let wire: Wire | undefined;
+    const port = await listenAdopting(transport, (adopted) => {
+      wire = adopted;
+      adopted.handler = new Events();
+    });
+    const got: number[] = [];
+    const callback = (count: number, buffer: Uint8Array): boolean => got.push(...buffer.subarray(0, count)) > 0;
+    const client = connect({ port, host: "127.0.0.1", onread: { buffer: Buffer.alloc(1), callback } });
+    await until(() => wire !== undefined, "the connection");
+    const sent = Buffer.from(Array.from({ length: 30_000 }, (_, i) => (i * 7) & 255));
+    for (let i = 0; i < sent.length; i += 300) {
+      wire!.write(sent, i, i + 300);
+      if (i % 3_000 === 0) await new Promise((resolve) => setImmediate(resolve));
+    }
+    await until(() => got.length === sent.length, "all of them", 15_000);
+    assert.ok(Buffer.from(got).equals(sent));
+    client.destroy();
+  });
+
   test("a failing beforeSend sends nothing, tells each wire once and shuts it, other batches go on", { timeout: 10_000 }, async () => {
     const transport = newTransport(kind);
     const got: string[] = [];

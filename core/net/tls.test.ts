@@ -289,7 +289,7 @@ function tls(kind: Kind): void {
     );
   });
 
-  test("an unusable certificate, an empty server name: nothing is sent in the clear", {
+  test("an unusable certificate: nothing is sent in the clear", {
     timeout: 10_000,
   }, async () => {
     const transport = newTransport(kind);
@@ -306,14 +306,28 @@ function tls(kind: Kind): void {
     await events.closed;
     await new Promise((resolve) => setTimeout(resolve, 20));
     assert.ok(!Buffer.concat(got).includes("secret"));
+  });
 
-    // To OpenSSL an empty name means anybody.
-    const elsewhere = makeCertificate("DNS:elsewhere.example");
-    const port2 = await listenAdopting(transport, (accepted) => {
+  test("an empty name matches nobody, and a name that begins with a dot is no suffix", { timeout: 20_000 }, async () => {
+    const transport = newTransport(kind);
+    const made = makeCertificate("DNS:localhost,DNS:db.example.com,DNS:*.wild.example.com");
+    const port = await listenAdopting(transport, (accepted) => {
       accepted.handler = new Events();
-      accepted.acceptTls({ ...options, ...elsewhere }).catch(() => {});
+      accepted.acceptTls({ ...options, ...made }).catch(() => {});
     });
-    const unnamed = await transport.connect({ host: "127.0.0.1", port: port2 }, 1_000);
-    await assert.rejects(unnamed.startTls({ ca: elsewhere.cert, serverName: "", verify: true, alpn: [] }));
+    const dial = async (serverName: string, verify = true): Promise<void> => {
+      const wire = await transport.connect({ host: "127.0.0.1", port }, 1_000);
+      wire.handler = new Events();
+      await wire.startTls({ ca: made.cert, serverName, verify, alpn: [] });
+      wire.destroy();
+    };
+    const strangers = [
+      ...["", ".", "..", ".example.com", ".com", "..example.com", ".db.example.com", "example.com", "com"],
+      ...["*", "*.example.com", ".wild.example.com", "..wild.example.com", "wild.example.com", "a.b.wild.example.com", "gateway", "db.example.com.evil"],
+      "db.example.com\0.evil",
+    ];
+    for (const name of strangers) await assert.rejects(dial(name), { name: "SluiceError" }, `"${name}" was taken`);
+    for (const name of ["db.example.com", "DB.Example.com", "db.example.com.", "a.wild.example.com"]) await dial(name);
+    for (const name of ["", ".example.com"]) await dial(name, false).catch((error: unknown) => assert.match(String(error), /SluiceError/));
   });
 }

@@ -1,6 +1,6 @@
 import type { Socket } from "node:net";
 import { isIP } from "node:net";
-import { connect as connectTls, TLSSocket } from "node:tls";
+import { checkServerIdentity, connect as connectTls, type PeerCertificate, TLSSocket } from "node:tls";
 import { SluiceError } from "../errors.ts";
 import { LIMITS } from "../limits.ts";
 import type { Page, SocketTransport } from "./sockets.ts";
@@ -153,6 +153,7 @@ export class SocketWire implements Wire {
         servername: isIP(options.serverName) === 0 ? options.serverName : "",
         secureContext: this.#transport.contexts.client(options),
         rejectUnauthorized: options.verify,
+        checkServerIdentity: (_host, certificate) => checkName(options.serverName, certificate),
         ALPNProtocols: [...options.alpn],
         ...{ highWaterMark: LIMITS.backlogLowBytes },
       }),
@@ -379,4 +380,10 @@ function reasonOf(error: NodeJS.ErrnoException & { reason?: string }): string {
 
 export function isLoopbackAddress(address: string): boolean {
   return address.startsWith("127.") || address === "::1" || address.startsWith("::ffff:127.");
+}
+
+/** To node:tls an empty name is localhost, and a wildcard stands for the nothing before a name's first dot. */
+function checkName(name: string, certificate: PeerCertificate): Error | undefined {
+  if (/^$|^\.|\.\./.test(name)) return new Error(`"${name}" is no host name`);
+  return checkServerIdentity(name, certificate);
 }

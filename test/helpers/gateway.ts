@@ -175,6 +175,9 @@ export async function startGateway(options: GatewayOptions): Promise<Gateway> {
 
 const read = (file: string): string => (existsSync(file) ? readFileSync(file, "utf8") : "");
 
+/** What a run of tests gives every gateway's environment: JSON in SLUICE_TEST_GATEWAY_ENV. */
+const everyGateway = (): Record<string, string> => JSON.parse(process.env["SLUICE_TEST_GATEWAY_ENV"] ?? "{}") as Record<string, string>;
+
 export interface ServeOptions {
   readonly cwd: string;
   /** Takes what the gateway writes to stderr. */
@@ -192,7 +195,7 @@ export async function serve(
 ): Promise<{ child: ChildProcess; ready: Readonly<Record<string, unknown>> }> {
   const [command = "", ...prefix] = [...(options.wrap ?? []), join(rootFolder, "sluice")];
   const log = openSync(options.logFile, "a");
-  const env = { ...process.env, ...options.env };
+  const env = { ...process.env, ...everyGateway(), ...options.env };
   const child = spawnTied(command, [...prefix, "serve", "-c", configFile], { cwd: options.cwd, stdio: ["ignore", "pipe", log], env });
   closeSync(log);
   const ready = await new Promise<Readonly<Record<string, unknown>>>((resolve, reject) => {
