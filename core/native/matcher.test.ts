@@ -9,9 +9,16 @@ import { compilePatterns, type Literal, type PatternSet } from "./matcher.ts";
 const EMPTY: PatternSet = { literals: [], numbers: [], shapes: [], codes: [] };
 before(() => buildNative({ quiet: true }));
 
+/** Bytes in a block of their own, not in a pool: a sanitizer sees a read that goes past them. */
+function block(text: string): Uint8Array {
+  const bytes = new Uint8Array(new ArrayBuffer(text.length));
+  bytes.set(Buffer.from(text, "latin1"));
+  return bytes;
+}
+
 function hits(set: Partial<PatternSet>, text: string, start = 0, end = text.length): number[] {
   const flags = new Uint32Array(128);
-  const count = compilePatterns({ ...EMPTY, ...set }).scan(Buffer.from(text, "latin1"), start, end, flags);
+  const count = compilePatterns({ ...EMPTY, ...set }).scan(block(text), start, end, flags);
   return [...flags.subarray(0, count)];
 }
 
@@ -42,7 +49,7 @@ test("literals: the same as a plain search, at every place and length", () => {
         for (let at = where.indexOf(what); at >= 0; at = where.indexOf(what, at + 1)) expected.add(at + what.length - 1);
       }
       const flags = new Uint32Array(20_000);
-      const count = database.scan(Buffer.from(text, "latin1"), 0, text.length, flags);
+      const count = database.scan(block(text), 0, text.length, flags);
       assert.deepEqual(
         [...flags.subarray(0, count)],
         [...expected].sort((a, b) => a - b),
@@ -143,7 +150,7 @@ test("numbers: every one whose check digit holds, at any place, over tight separ
         }
       }
     }
-    const count = database.scan(Buffer.from(text, "latin1"), 0, text.length, flags);
+    const count = database.scan(block(text), 0, text.length, flags);
     const found = new Set(flags.subarray(0, count));
     for (const at of expected) assert.ok(found.has(at), `${text}: ${at}`);
     for (const at of found) assert.ok(expected.has(at) || at < lead.length, `${text}: ${at} without reason`);

@@ -4,7 +4,7 @@ import { type AddressInfo, createServer, type Server, type Socket } from "node:n
 import { after, before, test } from "node:test";
 import { setTimeout as sleep } from "node:timers/promises";
 import { buildNative } from "./build.ts";
-import { NativePump, RUN_WORDS } from "./pump.ts";
+import { NativePump, RUN_WORDS, SLOT, SLOT_WORDS } from "./pump.ts";
 
 before(() => buildNative({ quiet: true }));
 
@@ -60,6 +60,9 @@ test("what lies outside the shared memory, or belongs to no connection, is refus
   assert.equal(pump.send(2), 0);
   await once(sockets[0]!, "data");
   assert.equal(Buffer.concat(received).toString(), page.toString("utf8", all - 3));
+  // After two thousand million owners a slot's generations start again.
+  pump.slots[slot * SLOT_WORDS + SLOT.generation] = INT_MAX;
   pump.close(slot);
+  assert.equal(pump.slots[slot * SLOT_WORDS + SLOT.generation], 0);
   assert.throws(() => pump.close(slot), { code: "ERR_INVALID_ARG_TYPE" }, "closed twice");
 });

@@ -153,7 +153,7 @@ int releaseSlot(Pump* pump, int slot, bool keep) {
   connection->backlog.clear();
   connection->fd = -1;
   int32_t* shared = pump->slot(slot);
-  shared[kSlotGeneration] = (shared[kSlotGeneration] + 1) & INT32_MAX;
+  shared[kSlotGeneration] = static_cast<int32_t>((static_cast<uint32_t>(shared[kSlotGeneration]) + 1) & INT32_MAX);
   pump->freeSlots.push_back(slot);
   if (--pump->live == 0 && pump->handleOpen) uv_unref(reinterpret_cast<uv_handle_t*>(&pump->poll));
   return fd;

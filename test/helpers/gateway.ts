@@ -195,7 +195,7 @@ export async function serve(
 ): Promise<{ child: ChildProcess; ready: Readonly<Record<string, unknown>> }> {
   const [command = "", ...prefix] = [...(options.wrap ?? []), join(rootFolder, "sluice")];
   const log = openSync(options.logFile, "a");
-  const env = { ...process.env, ...everyGateway(), ...options.env };
+  const env: NodeJS.ProcessEnv = { ...process.env, ...everyGateway(), ...options.env };
   const child = spawnTied(command, [...prefix, "serve", "-c", configFile], { cwd: options.cwd, stdio: ["ignore", "pipe", log], env });
   closeSync(log);
   const ready = await new Promise<Readonly<Record<string, unknown>>>((resolve, reject) => {
@@ -220,6 +220,12 @@ export async function serve(
       }
     });
   });
+  // A run that asks for a transport is to be one.
+  const transport = env["SLUICE_TRANSPORT"];
+  if (transport && !read(options.logFile).includes(`"transport":"${transport}"`)) {
+    child.kill("SIGKILL");
+    throw new Error(`the gateway does not use ${transport}: ${read(options.logFile)}`);
+  }
   // Neither the process nor its output is to keep a test runner alive.
   child.unref();
   if (child.stdout instanceof Socket) child.stdout.unref();
