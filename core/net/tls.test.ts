@@ -323,7 +323,16 @@ function tls(kind: Kind): void {
     };
     const strangers = [
       ...["", ".", "..", ".example.com", ".com", "..example.com", ".db.example.com", "example.com", "com"],
-      ...["*", "*.example.com", ".wild.example.com", "..wild.example.com", "wild.example.com", "a.b.wild.example.com", "gateway", "db.example.com.evil"],
+      ...[
+        "*",
+        "*.example.com",
+        ".wild.example.com",
+        "..wild.example.com",
+        "wild.example.com",
+        "a.b.wild.example.com",
+        "gateway",
+        "db.example.com.evil",
+      ],
       "db.example.com\0.evil",
     ];
     for (const name of strangers) await assert.rejects(dial(name), { name: "SluiceError" }, `"${name}" was taken`);
