@@ -18,7 +18,7 @@ import { runSanitized, SANITIZERS } from "./sanitizers/sanitizers.ts";
 //   --part NAME   one of them alone; may be repeated:
 //     kill        kill -9 under load
 //     fuzz, live  the parsers; a running gateway
-//     load        hours of load, reconnects and reloads
+//     load        load, reconnects and reloads at once
 //     sanitizers  the tests of native code, with AddressSanitizer and then UndefinedBehaviorSanitizer
 //     sockets     all of `npm test` over Node.js's sockets in place of the pump
 const { values: options } = parseArgs({

@@ -46,7 +46,7 @@ export async function runSanitized(sanitizer: Sanitizer, say: (line: string) => 
     const unitTests = [...UNIT_TEST_FOLDERS.flatMap((folder) => testsIn(folder).map((name) => `${folder}/${name}`)), ...FURTHER_UNIT_TESTS];
     await passes(unitTests, environment, reports);
     say(`${sanitizer}: ${unitTests.join(" ")}`);
-    await passes(GATEWAY_TESTS, { SLUICE_TEST_GATEWAY_ENV: JSON.stringify(environment) }, reports);
+    await passes(GATEWAY_TESTS, { SLUICE_TEST_GATEWAY_ENV: JSON.stringify({ ...environment, SLUICE_TRANSPORT: "pump" }) }, reports);
     say(`${sanitizer}: ${GATEWAY_TESTS.join(" ")}`);
   } finally {
     removeFolder(reports);
