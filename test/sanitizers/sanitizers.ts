@@ -10,8 +10,8 @@ export const SANITIZERS = ["address", "undefined"] as const satisfies readonly S
 /** All tests in these load the addons into their own process. */
 const UNIT_TEST_FOLDERS = ["core/native", "core/net", "core/mask"];
 const FURTHER_UNIT_TESTS = ["protocols/postgres/rows.test.ts"];
-/** These start a gateway, which gets them: every kind of message, TLS on both legs, the matcher. */
-const GATEWAY_TESTS = ["test/clients/wire.test.ts", "test/clients/legs.test.ts", "test/clients/masks.test.ts"];
+/** These start a gateway, which gets them: every kind of message, TLS on both legs, the matcher, broken messages. */
+const GATEWAY_TESTS = ["test/clients/wire.test.ts", "test/clients/legs.test.ts", "test/clients/masks.test.ts", "test/fuzz/live.test.ts"];
 
 /** AddressSanitizer's exit status; nothing else here ends with it. */
 const FAULT_STATUS = 86;
