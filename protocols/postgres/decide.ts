@@ -4,9 +4,10 @@ import type { MaskRule, Moment, Operation, SessionPolicy } from "../../core/poli
 import { type Grant, refuse, type Verdict } from "../../core/verdict.ts";
 import type { DecisionRecord } from "../../store/types.ts";
 import { type Catalogue, qualify } from "./catalogue.ts";
+import { type CopyPlan, planCopy } from "./copy-plan.ts";
 import { movesSearchPath } from "./effects.ts";
-import type { ColumnMask, SessionMasks } from "./rows.ts";
 import type { Classified, ColumnUse, RelationName } from "./sql/types.ts";
+import type { ColumnMask, SessionMasks } from "./values.ts";
 
 /** A verdict on one classified message in one context, with what the relay needs to carry it out. */
 export interface Decision {
@@ -17,7 +18,14 @@ export interface Decision {
   readonly masksColumns: boolean;
   /** Result values must be searched by content. */
   readonly masksContent: boolean;
+  /** How each COPY TO STDOUT of the message is masked, in their order. */
+  readonly copies: readonly (CopyPlan | undefined)[];
 }
+
+const NO_COPIES: readonly (CopyPlan | undefined)[] = [];
+
+/** Whether the rows of a COPY are told apart by the catalogue alone, which therefore has to be right at this moment. */
+export const copiesByCatalogue = (decision: Decision): boolean => decision.copies.some((plan) => plan?.exact === true);
 
 /** A relation that the catalogue does not know: load it anew and ask again. */
 export const UNKNOWN_RELATION = Symbol("unknown relation");
@@ -61,12 +69,15 @@ export class DecisionContext {
     this.searchPath = searchPath;
     this.#temporary = temporary;
     this.#masked = maskedRelations(policy.masks, catalogue);
-    this.masks = masker === undefined ? undefined : { masker, columns: this.#masked.columns };
+    const contentRule = policy.masks.find((mask) => mask.detect.length > 0)?.name ?? "";
+    this.masks = masker === undefined ? undefined : { masker, columns: this.#masked.columns, contentRule };
   }
 
   /** @param fresh the catalogue was just loaded: a relation it does not know does not exist */
   decide(classified: Classified, moment: () => Moment, fresh: boolean): Decision | typeof UNKNOWN_RELATION {
     const cached = this.#decisions.get(classified);
+    // Which columns a COPY sends must be known as of now: no description of its rows comes with them.
+    if (!fresh && cached !== undefined && copiesByCatalogue(cached)) return UNKNOWN_RELATION;
     if (cached !== undefined) {
       this.#stats.hits += 1;
       if (cached.verdict.stable) return cached;
@@ -76,6 +87,7 @@ export class DecisionContext {
     const operation = this.#resolve(classified, fresh);
     if (operation === undefined) return UNKNOWN_RELATION;
     const decision = this.#complete(classified, operation, moment(), undefined);
+    if (!fresh && copiesByCatalogue(decision)) return UNKNOWN_RELATION;
     if (this.#decisions.size >= CACHED_DECISIONS) this.#decisions.clear();
     this.#decisions.set(classified, decision);
     return decision;
@@ -104,16 +116,16 @@ export class DecisionContext {
         hint: `Mask rule "${masked.rule}" applies to you on this target.`,
       });
     }
+    const masking = { masksColumns: masked?.columns ?? false, masksContent: masked?.content ?? false, copies: masked?.copies ?? NO_COPIES };
     // The record's definition is written once: the same answer as last time is the same record.
     const same = before !== undefined && before.verdict.kind === verdict.kind && before.verdict.rule === verdict.rule;
     if (same && (verdict.kind !== "allowed" || before.record.observed === verdict.observed?.effect)) {
-      return { verdict, operation, masksColumns: masked?.columns ?? false, masksContent: masked?.content ?? false, record: before.record };
+      return { verdict, operation, ...masking, record: before.record };
     }
     return {
       verdict,
       operation,
-      masksColumns: masked?.columns ?? false,
-      masksContent: masked?.content ?? false,
+      ...masking,
       record: {
         action: operation.accesses[0]?.action ?? "sql:other",
         resources: operation.tables.length > 0 ? operation.tables : operation.accesses.flatMap((access) => access.resources),
@@ -129,8 +141,7 @@ export class DecisionContext {
   /** Names to `schema.relation`; every candidate where more than one may be meant. undefined: not in the catalogue. */
   #resolve(classified: Classified, fresh: boolean): Operation | undefined {
     const tables = new Set<string>();
-    // A message of several statements that changes search_path on its way looks its later names up under the new one.
-    const path = classified.statements > 1 && classified.effects.some(movesSearchPath) ? undefined : this.searchPath;
+    const path = this.#pathOf(classified);
     // An empty statement does nothing; drivers send one to see whether the session lives. It is judged like SHOW.
     const accesses: { action: string; resources: string[] }[] = classified.empty ? [{ action: "sql:show", resources: [] }] : [];
     for (const access of classified.accesses) {
@@ -159,6 +170,29 @@ export class DecisionContext {
     };
   }
 
+  /** A message of several statements that changes search_path on its way looks its later names up under the new one. */
+  #pathOf(classified: Classified): readonly string[] | undefined {
+    return classified.statements > 1 && classified.effects.some(movesSearchPath) ? undefined : this.searchPath;
+  }
+
+  /** How each COPY TO STDOUT of a message is masked, or why one of them cannot be. */
+  #planCopies(classified: Classified, masks: SessionMasks): readonly (CopyPlan | undefined)[] | string {
+    const plans: (CopyPlan | undefined)[] = [];
+    for (const copy of classified.copies) {
+      const names = copy.relation === undefined ? [] : this.#candidates(copy.relation, false, this.#pathOf(classified));
+      const relation = names.length === 1 ? this.catalogue.relation(names[0]) : undefined;
+      const plan = planCopy(
+        copy,
+        relation,
+        names.some((name) => this.#masked.relations.has(name)),
+        masks,
+      );
+      if (typeof plan === "string") return plan;
+      plans.push(plan);
+    }
+    return plans;
+  }
+
   #candidates(relation: RelationName, creates: boolean, path: readonly string[] | undefined): string[] {
     const names: string[] = [];
     if ((relation.schema === undefined || relation.schema === "pg_temp") && this.#temporary.has(relation.name))
@@ -185,13 +219,12 @@ export class DecisionContext {
   #judgeMasks(
     classified: Classified,
     operation: Operation,
-  ): { columns: boolean; content: boolean; rule: string; refusal: string | undefined } {
+  ): { columns: boolean; content: boolean; rule: string; refusal: string | undefined; copies: Decision["copies"] } {
     const content = this.masks?.masker.scans ?? false;
-    const no = { columns: false, content, rule: "", refusal: undefined };
-    const contentRule = this.policy.masks.find((mask) => mask.detect.length > 0)?.name ?? "";
-    if (content && classified.copy === "out") {
-      return { ...no, rule: contentRule, refusal: "COPY TO cannot be masked in this version, and a mask applies to what it would return" };
-    }
+    const plans = classified.copies.length === 0 || this.masks === undefined ? NO_COPIES : this.#planCopies(classified, this.masks);
+    const copies = typeof plans === "string" ? NO_COPIES : plans;
+    const no = { columns: false, content, rule: "", refusal: undefined, copies };
+    if (content && typeof plans === "string") return { ...no, rule: this.masks?.contentRule ?? "", refusal: plans };
     if (this.#masked.relations.size === 0) return no;
     const past = this.#pastMasks(operation);
     if (past !== undefined) return { ...no, rule: this.#masked.anyRule, refusal: past };
@@ -215,12 +248,12 @@ export class DecisionContext {
       };
     }
     const rule = this.#masked.ruleOf.get(touched[0]) ?? this.#masked.anyRule;
-    const refused = (refusal: string) => ({ columns: true, content, rule, refusal });
+    const refused = (refusal: string) => ({ columns: true, content, rule, refusal, copies });
     const view = touched.find((table) => this.#masked.views.has(table));
     if (view !== undefined) return refused(`${view} reads masked columns, and what comes through it cannot be traced in this version`);
     if (unknown !== undefined)
       return refused(`function ${unknown} is not part of PostgreSQL; what it returns from masked data cannot be traced`);
-    if (classified.copy === "out") return refused("COPY TO cannot be masked in this version, and it would return masked columns");
+    if (typeof plans === "string") return refused(plans);
     if (use.wholeRows) return refused("a whole row of a table with masked columns is used as a value, which cannot be traced");
     if (use.untraceable) return refused("the columns of this statement cannot be traced to their tables, and one of them may be masked");
     const names = new Set(touched.flatMap((table) => [...(this.#masked.columnNames.get(table) ?? [])]));
@@ -230,7 +263,7 @@ export class DecisionContext {
     const predicate = use.predicates.find((name) => names.has(name) && !open.has(name));
     if (predicate !== undefined)
       return refused(`masked column ${predicate} is used in a condition, which would tell its value (predicates: deny)`);
-    return { columns: true, content, rule, refusal: undefined };
+    return { columns: true, content, rule, refusal: undefined, copies };
   }
 
   /**
@@ -390,6 +423,7 @@ export function withInner(outer: Classified, inner: Classified): Classified {
       untraceable: outer.columnUse.untraceable || inner.columnUse.untraceable,
     },
     copy: outer.copy === "none" ? inner.copy : outer.copy,
+    copies: [...outer.copies, ...inner.copies],
     explains: outer.explains || inner.explains,
     secrets: [],
     refusal: outer.refusal ?? inner.refusal,

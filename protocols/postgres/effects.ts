@@ -68,9 +68,11 @@ export function sentEffects(relay: Relay, classified: Classified): Undo | undefi
       };
 }
 
+export const changesSchema = (classified: Classified): boolean => classified.effects.some((effect) => effect.kind === "ddl");
+
 /** A schema change of something besides a relation: a function, a type, an operator, an extension … */
 export const changesObjects = (classified: Classified): boolean =>
-  classified.effects.some((effect) => effect.kind === "ddl") && classified.accesses.some((access) => access.others.length > 0);
+  changesSchema(classified) && classified.accesses.some((access) => access.others.length > 0);
 
 /**
  * The server has answered a message with effects. Collected until ReadyForQuery, because only then is it known whether
@@ -102,6 +104,7 @@ export class EffectsSinceReady {
         relay.schemaChanges -= 1;
         relay.schemaEpoch += 1;
         this.schemaChanged = true;
+        relay.schemaUncommitted = true;
         if (changesObjects(classified)) relay.objectsChanged = true;
       }
     }
@@ -132,7 +135,10 @@ export class EffectsSinceReady {
     const ended = inBlock && after === 0x49;
     if (ended && this.#transactions === 1 && (tag === "COMMIT" || tag === "ROLLBACK")) path.ended(tag === "COMMIT" ? "commit" : "rollback");
     else if (ended || this.#rolledBackTo || this.#ends > 0) path.unclear();
-    if (after === 0x49) relay.objectsChanged = false;
+    if (after === 0x49) {
+      relay.objectsChanged = false;
+      relay.schemaUncommitted = false;
+    }
     if (ended) {
       relay.names.portals.clear();
     }

@@ -5,9 +5,9 @@ import type { Moment } from "../../core/policy/types.ts";
 import type { Refused } from "../../core/verdict.ts";
 import type { StatementRecord } from "../../store/types.ts";
 import { NameReader, readBind, readParameters } from "./bind.ts";
-import { type Decision, UNKNOWN_RELATION } from "./decide.ts";
+import { copiesByCatalogue, type Decision, UNKNOWN_RELATION } from "./decide.ts";
 import { refusalResponse } from "./deny.ts";
-import { changesObjects, sentEffects } from "./effects.ts";
+import { changesObjects, changesSchema, sentEffects } from "./effects.ts";
 import { FORWARD, FORWARD_AND_ADD, HOLD, MessageFramer, type MessageVisitor, REPLACE } from "./frame.ts";
 import { describe, errorResponse, FRONTEND_MESSAGES, flush, parse, query, TYPE } from "./messages.ts";
 import { NamedOperations } from "./named.ts";
@@ -24,6 +24,8 @@ const NO_BYTES = new Uint8Array(0);
 
 type Outcome = Decision | "hold";
 
+const COMMIT_FIRST = "Commit the schema change first.";
+const UNCOMMITTED_COPY = "this transaction has changed the schema, so which columns COPY sends, to which a mask applies, is not certain";
 const UNCOMMITTED = "this transaction has changed functions or types, and a column mask applies to what the statement reads";
 
 /** The client's side of a session: every message is looked up, inspected, decided, recorded, and only then sent on. */
@@ -309,7 +311,8 @@ export class FrontendReader implements MessageVisitor {
 
   /** Why the result cannot be masked although the statement may run; undefined: it can. */
   #unmaskable(decision: Decision, statement: PreparedStatement, portal: Portal): string | undefined {
-    if (portal.formats === "text") return undefined;
+    // COPY has a format of its own, whatever Bind says.
+    if (portal.formats === "text" || decision.copies.length > 0) return undefined;
     const masks = this.#relay.context().masks;
     if (masks === undefined) return undefined;
     if (statement.columns === undefined) {
@@ -397,7 +400,11 @@ export class FrontendReader implements MessageVisitor {
     this.#classified = undefined;
     this.#fresh = false;
     if (decision.masksColumns && (relay.objectsChanged || (classified.statements > 1 && changesObjects(classified)))) {
-      const verdict = maskRefusal(decision, relay.policy.policyVersion, UNCOMMITTED, "Commit the schema change first.");
+      const verdict = maskRefusal(decision, relay.policy.policyVersion, UNCOMMITTED, COMMIT_FIRST);
+      return { ...decision, verdict, record: { ...decision.record, effect: "deny" } };
+    }
+    if (copiesByCatalogue(decision) && (relay.schemaUncommitted || (classified.statements > 1 && changesSchema(classified)))) {
+      const verdict = maskRefusal(decision, relay.policy.policyVersion, UNCOMMITTED_COPY, COMMIT_FIRST);
       return { ...decision, verdict, record: { ...decision.record, effect: "deny" } };
     }
     return decision;

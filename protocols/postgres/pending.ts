@@ -30,6 +30,8 @@ export class Pending {
   masked: Map<string, number> | undefined;
   /** Its rows go through a mask. */
   masks = false;
+  /** COPY TO STDOUT that it has begun. */
+  copies = 0;
 
   /** Let go of everything large. */
   release(): void {
@@ -57,6 +59,7 @@ export class Pending {
     this.parameterBytes = 0;
     this.masked = undefined;
     this.masks = false;
+    this.copies = 0;
     return this;
   }
 }

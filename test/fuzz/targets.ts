@@ -8,8 +8,9 @@ import { NameReader, readBind, readParameters } from "../../protocols/postgres/b
 import { FORWARD, MessageFramer, type MessageVisitor, REPLACE } from "../../protocols/postgres/frame.ts";
 import { bind, errorResponse, FRONTEND_MESSAGES } from "../../protocols/postgres/messages.ts";
 import { errorFields, maskedError } from "../../protocols/postgres/notices.ts";
-import { planColumns, RowMasker, readColumns, type SessionMasks } from "../../protocols/postgres/rows.ts";
+import { actsAlways, planColumns, RowMasker, readColumns } from "../../protocols/postgres/rows.ts";
 import { createClassifier } from "../../protocols/postgres/sql/classify.ts";
+import type { SessionMasks } from "../../protocols/postgres/values.ts";
 import { cuts, mutate, shuffle } from "./mutate.ts";
 import type { Random } from "./random.ts";
 import { statements } from "./recordings.ts";
@@ -187,7 +188,7 @@ const RULE: MaskRule = {
 function masks(): SessionMasks {
   const masker = createMasker([RULE], Buffer.alloc(32, 7), undefined);
   const method = "partial" as const;
-  return { masker, columns: new Map([[4711, new Map([[1, { rule: "pii", method }]])]]) };
+  return { masker, columns: new Map([[4711, new Map([[1, { rule: "pii", method }]])]]), contentRule: "pii" };
 }
 
 /** RowDescription and a DataRow that belong together. */
@@ -239,7 +240,7 @@ function rowsTarget(): FuzzTarget {
       const padded = Buffer.concat([second, Buffer.alloc(64, 0x61)]);
       const counts = new Map<string, number>();
       rows.newChunk();
-      const masked = rows.row(padded, 0, second.length, second.length, actions, session, true, counts);
+      const masked = rows.row(padded, 0, second.length, second.length, actions, session, actsAlways(actions), counts);
       if (masked === undefined) return;
       const view = Buffer.from(masked);
       assert.equal(view.readInt32BE(1), view.length - 1, "the length of a masked row is wrong");
