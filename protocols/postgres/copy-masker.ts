@@ -225,8 +225,9 @@ class TextCopyMasker extends StreamMasker {
   protected passes(bytes: Uint8Array, start: number, end: number, available: number): boolean {
     this.#suspected = this.#suspects(bytes, start, end, available);
     if (this.#suspected || this.#always || this.#headerAwaited || end === start || bytes[end - 1] !== LF) return false;
-    if (this.#format.kind === "csv" ? holds(bytes, this.#format.quote, start, end) : this.#holdsEscapes(bytes, start, end)) return false;
-    for (let at = bytes.indexOf(LF, start); at >= 0 && at < end; at = bytes.indexOf(LF, at + 1)) this.rows += 1;
+    const csv = this.#format.kind === "csv";
+    if (csv ? indexIn(bytes, this.#format.quote, start, end) >= 0 : this.#holdsEscapes(bytes, start, end)) return false;
+    for (let at = indexIn(bytes, LF, start, end); at >= 0; at = indexIn(bytes, LF, at + 1, end)) this.rows += 1;
     return true;
   }
 
@@ -234,7 +235,7 @@ class TextCopyMasker extends StreamMasker {
   #holdsEscapes(bytes: Uint8Array, start: number, end: number): boolean {
     const { delimiter } = this.#format;
     const bounds = (at: number): boolean => at < start || bytes[at] === delimiter || bytes[at] === LF;
-    for (let at = bytes.indexOf(BACKSLASH, start); at >= 0 && at < end; at = bytes.indexOf(BACKSLASH, at + 1)) {
+    for (let at = indexIn(bytes, BACKSLASH, start, end); at >= 0; at = indexIn(bytes, BACKSLASH, at + 1, end)) {
       if (bytes[at + 1] !== 0x4e || at + 2 >= end || !bounds(at - 1) || !bounds(at + 2)) return true;
     }
     return false;
@@ -297,9 +298,17 @@ class TextCopyMasker extends StreamMasker {
   }
 }
 
-function holds(bytes: Uint8Array, byte: number, start: number, end: number): boolean {
-  const at = bytes.indexOf(byte, start);
-  return at >= 0 && at < end;
+/** Below this a loop costs less than a call. */
+const LOOPED_BYTES = 128;
+
+/** Where the byte stands in [start, end), or -1; unlike indexOf it does not look beyond. */
+function indexIn(bytes: Uint8Array, byte: number, start: number, end: number): number {
+  if (end - start > LOOPED_BYTES) {
+    const at = bytes.subarray(start, end).indexOf(byte);
+    return at < 0 ? -1 : start + at;
+  }
+  for (let at = start; at < end; at += 1) if (bytes[at] === byte) return at;
+  return -1;
 }
 
 class BinaryCopyMasker extends StreamMasker {

@@ -9,6 +9,8 @@ export interface CopyPlan {
   readonly actions: readonly (ColumnAction | undefined)[] | undefined;
   /** Each action belongs to its column. Where this is false they only say of which type a replacement should be. */
   readonly exact: boolean;
+  /** The catalogue alone says which columns those are, or of which type: it has to be as new as the COPY. */
+  readonly fresh: boolean;
   readonly masks: SessionMasks;
 }
 
@@ -36,7 +38,7 @@ export function planCopy(
   if (relation === undefined || attributes === undefined || attributes.length === 0) {
     if (masked) return "which columns this COPY sends is not certain, and a column mask applies to its table";
     if (binary) return "COPY in binary format can only be searched for sensitive data where it sends a table; ask for text or CSV";
-    return { format, actions: undefined, exact: false, masks };
+    return { format, actions: undefined, exact: false, fresh: false, masks };
   }
   const actions: (ColumnAction | undefined)[] = [];
   for (const attribute of attributes) {
@@ -49,7 +51,7 @@ export function planCopy(
       return `column ${relation.columns[attribute]} (type OID ${type}) cannot be searched for sensitive data in binary format; ask for text or CSV`;
     actions.push(action);
   }
-  return { format, actions, exact: masked || binary, masks };
+  return { format, actions, exact: masked || binary, fresh: (masked && copy.columns === undefined) || (binary && scans), masks };
 }
 
 /** Numbers of the columns that are sent: those listed, or all but generated ones in their order. undefined: the catalogue does not know them. */

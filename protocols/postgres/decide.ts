@@ -24,9 +24,6 @@ export interface Decision {
 
 const NO_COPIES: readonly (CopyPlan | undefined)[] = [];
 
-/** Whether the rows of a COPY are told apart by the catalogue alone, which therefore has to be right at this moment. */
-export const copiesByCatalogue = (decision: Decision): boolean => decision.copies.some((plan) => plan?.exact === true);
-
 /** A relation that the catalogue does not know: load it anew and ask again. */
 export const UNKNOWN_RELATION = Symbol("unknown relation");
 
@@ -76,8 +73,8 @@ export class DecisionContext {
   /** @param fresh the catalogue was just loaded: a relation it does not know does not exist */
   decide(classified: Classified, moment: () => Moment, fresh: boolean): Decision | typeof UNKNOWN_RELATION {
     const cached = this.#decisions.get(classified);
-    // Which columns a COPY sends must be known as of now: no description of its rows comes with them.
-    if (!fresh && cached !== undefined && copiesByCatalogue(cached)) return UNKNOWN_RELATION;
+    // No description of a COPY's rows comes with them: which columns they have must be known as of now.
+    if (!fresh && cached?.copies.some((plan) => plan?.fresh)) return UNKNOWN_RELATION;
     if (cached !== undefined) {
       this.#stats.hits += 1;
       if (cached.verdict.stable) return cached;
@@ -87,7 +84,7 @@ export class DecisionContext {
     const operation = this.#resolve(classified, fresh);
     if (operation === undefined) return UNKNOWN_RELATION;
     const decision = this.#complete(classified, operation, moment(), undefined);
-    if (!fresh && copiesByCatalogue(decision)) return UNKNOWN_RELATION;
+    if (!fresh && decision.copies.some((plan) => plan?.fresh)) return UNKNOWN_RELATION;
     if (this.#decisions.size >= CACHED_DECISIONS) this.#decisions.clear();
     this.#decisions.set(classified, decision);
     return decision;

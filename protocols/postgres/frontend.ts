@@ -5,7 +5,7 @@ import type { Moment } from "../../core/policy/types.ts";
 import type { Refused } from "../../core/verdict.ts";
 import type { StatementRecord } from "../../store/types.ts";
 import { NameReader, readBind, readParameters } from "./bind.ts";
-import { copiesByCatalogue, type Decision, UNKNOWN_RELATION } from "./decide.ts";
+import { type Decision, UNKNOWN_RELATION } from "./decide.ts";
 import { refusalResponse } from "./deny.ts";
 import { changesObjects, changesSchema, sentEffects } from "./effects.ts";
 import { FORWARD, FORWARD_AND_ADD, HOLD, MessageFramer, type MessageVisitor, REPLACE } from "./frame.ts";
@@ -403,7 +403,10 @@ export class FrontendReader implements MessageVisitor {
       const verdict = maskRefusal(decision, relay.policy.policyVersion, UNCOMMITTED, COMMIT_FIRST);
       return { ...decision, verdict, record: { ...decision.record, effect: "deny" } };
     }
-    if (copiesByCatalogue(decision) && (relay.schemaUncommitted || (classified.statements > 1 && changesSchema(classified)))) {
+    if (
+      decision.copies.some((plan) => plan?.exact) &&
+      (relay.schemaUncommitted || (classified.statements > 1 && changesSchema(classified)))
+    ) {
       const verdict = maskRefusal(decision, relay.policy.policyVersion, UNCOMMITTED_COPY, COMMIT_FIRST);
       return { ...decision, verdict, record: { ...decision.record, effect: "deny" } };
     }

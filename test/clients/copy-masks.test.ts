@@ -37,7 +37,8 @@ insert into points values ('(1,2)', 'x');
 `;
 const POLICY = `version: 1
 rules:
-  - { name: all, effect: allow }
+  - { name: all, when: '!("corp:exempt" in identity.groups)', effect: allow }
+  - { name: exempt, who: { groups: [exempt] }, record: { results: digest }, effect: allow }
 masks:
   - { name: as-redact, columns: [public.people.name, public.people.shout, public.parts.name], with: redact, except: { groups: [dba, content] } }
   - { name: as-partial, columns: [public.people.nick], with: partial, except: { groups: [dba, content] } }
@@ -92,7 +93,7 @@ for (const version of VERSIONS) {
       client.received = [];
     };
 
-    for (const groups of [[], ["columns"], ["content"]] as const) {
+    for (const groups of [[], ["columns", "exempt"], ["content", "exempt"]] as const) {
       test(`a table comes back as a masked SELECT shows it, in ${OPTIONS.length} formats (${groups[0] ?? "all masks"})`, {
         timeout: 90_000,
       }, async () => {
@@ -101,9 +102,8 @@ for (const version of VERSIONS) {
         for (const list of [COLUMNS, undefined, "note, gone, amount, name"]) {
           const expected = rows(await client.query(`select ${list ?? COLUMNS} from people order by id`));
           assert.equal(expected.length, 60);
-          await reader.query(`drop table if exists back; create table back (${list === undefined ? "id int" : "o serial, id int"});`);
           await reader.query(
-            `drop table back; create table back as select ${list ?? COLUMNS} from people limit 0; alter table back add column o serial`,
+            `drop table if exists back; create table back as select ${list ?? COLUMNS} from people limit 0; alter table back add column o serial`,
           );
           for (const options of OPTIONS) {
             const frames = await client.query(`copy people${list === undefined ? "" : ` (${list})`} to stdout ${options}`);
@@ -112,7 +112,7 @@ for (const version of VERSIONS) {
             if (groups.length === 0) assertClean(client, what);
             reader.send(
               query(
-                `truncate back restart identity; copy back (${list ?? COLUMNS}) from stdin ${options.replace(/force_quote (\*|\(note\))(, )?/, "").replace("delimiter '1', )", "delimiter '1')")}`,
+                `truncate back restart identity; copy back (${list ?? COLUMNS}) from stdin ${options.replace(/, force_quote (?:\*|\(note\))/, "")}`,
               ),
             );
             await reader.until("G");
@@ -127,14 +127,13 @@ for (const version of VERSIONS) {
             assert.deepEqual(blurred(found), blurred(expected), what);
           }
         }
-        if (groups[0] !== "content") assertClean(client, "SELECT");
         client.close();
         reader.close();
       });
     }
 
     test("who is excepted gets the bytes of the server", { timeout: 30_000 }, async () => {
-      const client = await open(["dba"]);
+      const client = await open(["dba", "exempt"]);
       const direct = await rawAt(world.direct(version));
       for (const options of OPTIONS) {
         const sql = `copy people to stdout ${options}`;
@@ -209,7 +208,7 @@ for (const version of VERSIONS) {
     });
 
     test("marks of NULL do not tell who has them", { timeout: 30_000 }, async () => {
-      const client = await open(["columns"]);
+      const client = await open(["columns", "exempt"]);
       const text = async (options: string) => copied(await client.query(`copy keyed to stdout ${options}`)).toString();
       const hash = /^h:[a-z2-7]{16}$/;
       const fieldsOf = async (options: string) => (await text(options)).split("\n").map((line) => line.split(/[\t,]/)[1]);
@@ -325,8 +324,9 @@ test("nothing of it is in the logs and in the data folder", { timeout: 60_000 },
   await world.gateway.stop({ keep: true });
   let sawMasked = false;
   const clean = (content: Buffer, where: string) => {
-    // Statements of this file name the card; nothing else may.
-    for (const canary of CANARIES.slice(0, 3)) assert.ok(!content.includes(canary), `${where} holds ${canary}`);
+    // The others stand in statements of this file, which go on record as they are.
+    for (const canary of ["canary-name", "canary-nick", "canary-gone", "canary@corp.example"])
+      assert.ok(!content.includes(canary), `${where} holds ${canary}`);
     sawMasked ||= content.includes("[REDACTED]");
   };
   clean(Buffer.from(world.gateway.logs() + world.gateway.output()), "the log");
