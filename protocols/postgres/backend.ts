@@ -215,6 +215,8 @@ export class BackendReader implements MessageVisitor {
         if (head === undefined || (head.kind !== "query" && head.kind !== "execute") || head.refusal !== undefined)
           throw unexpected("CopyOutResponse");
         this.#copyOut.begin(head, bytes, start, end);
+        // The prefilter's flags are for one user at a time: what it said about this chunk is asked for anew behind the COPY.
+        this.#rows.newChunk();
         return this.#answers(head, start, end);
       case TYPE.copyData:
         this.replacement = this.#copyOut.data(head, bytes, start, end, available);

@@ -253,6 +253,31 @@ for (const version of VERSIONS) {
       client.close();
     });
 
+    test("rows and COPY in turns in one read: what the prefilter found in one is not taken for the other's", { timeout: 30_000 }, async () => {
+      const client = await open();
+      // Spelt so that only results hold a card number.
+      const card = "'4111 ' || '1111 1111 ' || '1111'";
+      const rowsOf = (count: number) => `select ${card} || n from (select ' x' as n from generate_series(1, ${count})) s`;
+      for (const [before, copied, behind] of [
+        [1, 0, 2],
+        [3, 1, 5],
+        [2, 2, 2],
+        [0, 1, 3],
+      ] as const) {
+        for (const format of ["text", "csv"]) {
+          const copy = `copy (${rowsOf(copied)}) to stdout (format ${format})`;
+          const frames = await client.query([rowsOf(before), copy, rowsOf(behind), copy, rowsOf(behind)].join("; "));
+          assert.equal(frames.filter(({ type }) => type === "D" || type === "d").length, before + 2 * copied + 2 * behind);
+          for (const { type, body } of frames)
+            if (type === "D" || type === "d") assert.ok(!body.includes("1111"), `${before} ${copied} ${behind} ${format}: ${body.toString()}`);
+        }
+        const binary = "copy keyed to stdout (format binary)";
+        const frames = await client.query([rowsOf(before), binary, rowsOf(behind)].join("; "));
+        for (const { type, body } of frames) if (type === "D") assert.ok(!body.includes("1111"), body.toString());
+      }
+      client.close();
+    });
+
     test("row-level security makes COPY a query of the server's own", { timeout: 30_000 }, async () => {
       const direct = await rawAt(world.direct(version));
       await direct.query("alter table keyed enable row level security; alter table keyed force row level security");

@@ -82,7 +82,7 @@ for (const version of VERSIONS) {
         assert.equal(id, formats[0] === 1 ? "\0\0\0\x07" : "7");
         assert.deepEqual(others, [...(shown ?? []), null, null, null]);
       }
-      const found = await client.ask([
+      await client.ask([
         parse(
           "c",
           "select body, doc, list, raw, '4111111111111111'::numeric, 4111111111111111::int8, 1.5::numeric from notes where id = 1",

@@ -1,7 +1,7 @@
 import { as, type Body, constantText, type Kind, kindOf, type Node, type StatementKind, strings, type Tree } from "./ast.ts";
+import { copyOut } from "./copy.ts";
 import { DEFINITIONS } from "./definitions.ts";
 import { EXPRESSIONS } from "./expressions.ts";
-import { copyOut } from "./copy.ts";
 import { creates, optionText, QUERIES } from "./queries.ts";
 import { SECRET_NAME, settingRefusal, settingValue } from "./settings.ts";
 import type { Classified } from "./types.ts";
