@@ -253,7 +253,9 @@ for (const version of VERSIONS) {
       client.close();
     });
 
-    test("rows and COPY in turns in one read: what the prefilter found in one is not taken for the other's", { timeout: 30_000 }, async () => {
+    test("rows and COPY in turns in one read: what the prefilter found in one is not taken for the other's", {
+      timeout: 30_000,
+    }, async () => {
       const client = await open();
       // Spelt so that only results hold a card number.
       const card = "'4111 ' || '1111 1111 ' || '1111'";
@@ -269,7 +271,8 @@ for (const version of VERSIONS) {
           const frames = await client.query([rowsOf(before), copy, rowsOf(behind), copy, rowsOf(behind)].join("; "));
           assert.equal(frames.filter(({ type }) => type === "D" || type === "d").length, before + 2 * copied + 2 * behind);
           for (const { type, body } of frames)
-            if (type === "D" || type === "d") assert.ok(!body.includes("1111"), `${before} ${copied} ${behind} ${format}: ${body.toString()}`);
+            if (type === "D" || type === "d")
+              assert.ok(!body.includes("1111"), `${before} ${copied} ${behind} ${format}: ${body.toString()}`);
         }
         const binary = "copy keyed to stdout (format binary)";
         const frames = await client.query([rowsOf(before), binary, rowsOf(behind)].join("; "));
