@@ -61,6 +61,7 @@ const catalogue: Catalogue = {
   resolve: (schema, name) => ((schema ?? "public") === "public" && name === "pgbench_accounts" ? ["public.pgbench_accounts"] : []),
   schemas: () => ["public"],
   hasColumn: (_relation, column) => ["aid", "abalance"].includes(column),
+  relation: () => undefined,
   hasSchema: (schema) => schema === "public",
   columnOrigin: (oid) =>
     oid === ACCOUNTS_OID ? { schema: "public", table: "pgbench_accounts", column: "abalance", kind: "r" } : undefined,

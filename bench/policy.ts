@@ -1,4 +1,4 @@
-/** Who runs the benchmark: masks apply to analysts; exporters read the same tables without masks, as COPY under content masks is refused. */
+/** Who runs the benchmark: masks apply to analysts; exporters read the same tables without masks, so that their COPY passes untouched. */
 export const GROUPS = { masked: "analysts", unmasked: "exporters" } as const;
 
 const RULES = `version: 1

@@ -1,6 +1,7 @@
 import { copyOf, sameBytes } from "../../core/bytes/copy.ts";
 import { SluiceError } from "../../core/errors.ts";
 import { LIMITS } from "../../core/limits.ts";
+import { CopyOutReader } from "./copy-out.ts";
 import { Answers, checkPrivileges } from "./doubt.ts";
 import { EffectsSinceReady } from "./effects.ts";
 import { FORWARD, FORWARD_AND_ADD, MessageFramer, type MessageVisitor, REPLACE } from "./frame.ts";
@@ -9,8 +10,9 @@ import { errorFields } from "./notices.ts";
 import { maskedNotice, searchedString } from "./outside-rows.ts";
 import type { Pending } from "./pending.ts";
 import type { Relay } from "./relay.ts";
-import { type ColumnAction, type Columns, planColumns, RowMasker, readColumns, type SessionMasks } from "./rows.ts";
+import { actsAlways, type Columns, planColumns, RowMasker, readColumns } from "./rows.ts";
 import { parseSearchPath } from "./search-path.ts";
+import type { ColumnAction, SessionMasks } from "./values.ts";
 
 const PINNED_SETTINGS = new Map([
   ["client_encoding", "UTF8"],
@@ -31,6 +33,7 @@ export class BackendReader implements MessageVisitor {
   /** The result that arrives at present: what to do with its columns; undefined passes it. */
   #actions: (ColumnAction | undefined)[] | undefined;
   #actionsFor: Pending | undefined;
+  #always = false;
   #masks: SessionMasks | undefined;
   /** The last RowDescription, and what it says. */
   #lastDescription: Uint8Array = new Uint8Array(0);
@@ -41,6 +44,7 @@ export class BackendReader implements MessageVisitor {
   #plannedFormats: Parameters<typeof planColumns>[1];
   #plannedMasks: SessionMasks | undefined;
   #plannedByColumn = false;
+  #plannedAlways = false;
   /** Request that bytes in a run belong to; 0: none. */
   #request = 0;
   /** Of the bytes of the next run, [#from, #to) are the response to that request; #from < 0: none of them. */
@@ -59,7 +63,7 @@ export class BackendReader implements MessageVisitor {
   #dueRows = 0;
   #dueFailed: Pending["failed"];
   #dueMasked: Pending["masked"];
-  #copyOut = false;
+  readonly #copyOut = new CopyOutReader();
   /** ReadyForQuery came in the present read. */
   #becameIdle = false;
 
@@ -70,6 +74,7 @@ export class BackendReader implements MessageVisitor {
 
   push(bytes: Uint8Array, start: number, end: number): void {
     this.#rows.newChunk();
+    this.#copyOut.newChunk();
     try {
       this.#framer.push(bytes, start, end);
     } finally {
@@ -94,14 +99,15 @@ export class BackendReader implements MessageVisitor {
 
   limit(type: number): number {
     const limit = BACKEND_MESSAGES[type]?.limitBytes ?? 0;
-    return type === TYPE.dataRow && this.#relay.queue.head()?.masks === true ? LIMITS.inspectedBackendMessageBytes : limit;
+    const masks = type === TYPE.dataRow ? this.#relay.queue.head()?.masks === true : type === TYPE.copyData && this.#copyOut.masks;
+    return masks ? LIMITS.inspectedBackendMessageBytes : limit;
   }
 
   /** Rows that no mask applies to pass piece by piece; everything else is read whole. */
   streams(type: number, length: number, at: number): boolean {
     const head = this.#relay.queue.head();
     if (type === TYPE.copyData) {
-      if (!this.#copyOut) return false;
+      if (!this.#copyOut.passes) return false;
     } else if (type !== TYPE.dataRow || head === undefined || head.masks || (head.kind !== "execute" && head.kind !== "query"))
       return false;
     if (head !== undefined) {
@@ -212,20 +218,15 @@ export class BackendReader implements MessageVisitor {
       case TYPE.copyOutResponse:
         if (head === undefined || (head.kind !== "query" && head.kind !== "execute") || head.refusal !== undefined)
           throw unexpected("CopyOutResponse");
-        // What masks apply to is refused before it runs; this is the second lock on the same door.
-        if (head.masks) throw new SluiceError("SLUICE_MASK_IMPOSSIBLE", "COPY data cannot be masked in this version");
-        this.#copyOut = true;
+        this.#copyOut.begin(head, bytes, start, end);
+        // The prefilter's flags are for one user at a time: what it said about this chunk is asked for anew behind the COPY.
+        this.#rows.newChunk();
         return this.#answers(head, start, end);
       case TYPE.copyData:
-        if (!this.#copyOut) throw unexpected("CopyData");
-        if (head !== undefined) {
-          head.rows += 1;
-          this.#request = head.request;
-        }
-        this.#belongs(start, end);
-        return FORWARD;
+        this.replacement = this.#copyOut.data(head, bytes, start, end, available);
+        return this.#answers(head, start, end);
       case TYPE.copyDone:
-        this.#copyOut = false;
+        this.#copyOut.done();
         return this.#answers(head, start, end);
       default:
         throw unexpected(`message type '${String.fromCharCode(type)}'`);
@@ -295,8 +296,10 @@ export class BackendReader implements MessageVisitor {
       this.#plannedFormats = formats;
       this.#plannedMasks = this.#masks;
       this.#plannedByColumn = byColumn;
+      this.#plannedAlways = this.#planned !== undefined && actsAlways(this.#planned);
     }
     this.#actions = this.#planned;
+    this.#always = this.#plannedAlways;
     this.#actionsFor = head;
   }
 
@@ -306,7 +309,7 @@ export class BackendReader implements MessageVisitor {
     const masks = this.#masks;
     if (actions === undefined || masks === undefined) return FORWARD;
     const counts = head.masked ?? this.#counts;
-    const rewritten = this.#rows.row(bytes, start, end, available, actions, masks, head.decision?.masksColumns === true, counts);
+    const rewritten = this.#rows.row(bytes, start, end, available, actions, masks, this.#always, counts);
     if (rewritten === undefined) return FORWARD;
     if (head.masked === undefined) {
       head.masked = counts;
@@ -329,6 +332,7 @@ export class BackendReader implements MessageVisitor {
     this.#masks = this.#relay.context().masks;
     const count = end - start < 7 ? 0 : (bytes[start + 5] << 8) | bytes[start + 6];
     this.#actions = Array.from({ length: count }, () => SEARCHED);
+    this.#always = false;
     this.#actionsFor = head;
   }
 
@@ -337,7 +341,7 @@ export class BackendReader implements MessageVisitor {
       throw unexpected("CommandComplete");
     if (type === TYPE.commandComplete) this.#tag(head, bytes, start, end);
     this.#actionsFor = undefined;
-    this.#copyOut = false;
+    this.#copyOut.stop();
     this.#answers(head, start, end);
     if (head.kind === "query") return FORWARD;
     this.#relay.copyAnswer(false);
@@ -388,7 +392,7 @@ export class BackendReader implements MessageVisitor {
     }
     relay.queue.shift();
     if (relay.queue.size === 0) relay.copyAnswer(false);
-    this.#copyOut = false;
+    this.#copyOut.stop();
     this.#actionsFor = undefined;
     const before = relay.transactionStatus;
     this.#effects.ready(relay, before, status);
@@ -417,7 +421,7 @@ export class BackendReader implements MessageVisitor {
     }
     head.failed = { code: fields.code, message: masked === undefined ? fields.message : errorFields(masked, 0, masked.length).message };
     this.#actionsFor = undefined;
-    this.#copyOut = false;
+    this.#copyOut.stop();
     this.#effects.errored();
     if (head.refusal !== undefined && !fatal) this.replacement = head.refusal;
     const answer = this.#answers(head, start, end);

@@ -15,6 +15,10 @@ export interface Relation {
   readonly kind: RelationKind;
   /** Column names by attnum; holes where columns were dropped. */
   readonly columns: readonly (string | undefined)[];
+  /** Type OIDs by attnum, a domain's being that of what it is over, as in RowDescription; 0 where nothing is known. */
+  readonly types: Uint32Array;
+  /** Numbers of generated columns, which COPY leaves out. */
+  readonly generated: readonly number[];
 }
 
 /** One consistent reading of a target's system catalogues. */
@@ -46,13 +50,15 @@ const MAX_ATTRIBUTE = 1_600;
 const MAX_ROW_BYTES = 2 * 1024 * 1024;
 
 /**
- * One relation a row with its columns as JSON [[attnum, name], …]: far fewer and smaller messages than one column a row.
+ * One relation a row with its columns as JSON [[attnum, name, type, generated], …]: far fewer and smaller messages than one column a
+ * row.
  * Other sessions' temporary tables and TOAST are left out.
  */
 const RELATIONS = `
   select c.oid, n.nspname, c.relname, c.relkind,
-         (select json_agg(json_build_array(a.attnum, a.attname) order by a.attnum)
-            from pg_attribute a where a.attrelid = c.oid and a.attnum > 0 and not a.attisdropped)
+         (select json_agg(json_build_array(a.attnum, a.attname, (case t.typtype when 'd' then t.typbasetype else a.atttypid end)::int8,
+                                           a.attgenerated <> '') order by a.attnum)
+            from pg_attribute a join pg_type t on t.oid = a.atttypid where a.attrelid = c.oid and a.attnum > 0 and not a.attisdropped)
     from pg_class c join pg_namespace n on n.oid = c.relnamespace
    where c.relkind in ('r', 'v', 'm', 'f', 'p', 'S', 'c') and n.nspname !~ '^pg_(toast|temp|toast_temp)(_|$)'
    order by c.oid`;
@@ -137,17 +143,24 @@ export function relationOf([oid, schema, name, kind, json]: TextRow, names: Map<
   const number = Number(oid);
   if (oid == null || !Number.isInteger(number) || schema == null || name == null || kind == null) throw malformed();
   const columns: (string | undefined)[] = [];
-  for (const [attnum, column] of json == null ? [] : columnsOf(json)) {
+  const described = json == null ? [] : columnsOf(json);
+  const types = new Uint32Array(described.reduce((most, [attnum]) => Math.max(most, attnum + 1), 0));
+  const generated: number[] = [];
+  for (const [attnum, column, type, isGenerated] of described) {
     while (columns.length < attnum) columns.push(undefined);
     let shared = names.get(column);
     if (shared === undefined) names.set(column, (shared = column));
     columns[attnum] = shared;
+    types[attnum] = type;
+    if (isGenerated) generated.push(attnum);
   }
-  return { oid: number, schema, name, kind: kind as RelationKind, columns };
+  return { oid: number, schema, name, kind: kind as RelationKind, columns, types, generated: generated.length === 0 ? NONE : generated };
 }
 
-/** Number and name of each column; checked, because the numbers decide how much is allocated. */
-function columnsOf(json: string): [number, string][] {
+const NONE: readonly number[] = [];
+
+/** Number, name, type and whether it is generated of each column; checked, because the numbers decide how much is allocated. */
+function columnsOf(json: string): [number, string, number, boolean][] {
   let columns: unknown;
   try {
     columns = JSON.parse(json);
@@ -158,8 +171,9 @@ function columnsOf(json: string): [number, string][] {
   for (const column of columns) {
     if (!Array.isArray(column) || typeof column[1] !== "string") throw malformed();
     if (!Number.isInteger(column[0]) || column[0] < 1 || column[0] > MAX_ATTRIBUTE) throw malformed();
+    if (!Number.isInteger(column[2]) || column[2] < 0 || column[2] > 0xffff_ffff || typeof column[3] !== "boolean") throw malformed();
   }
-  return columns as [number, string][];
+  return columns as [number, string, number, boolean][];
 }
 
 const malformed = () => new SluiceError("SLUICE_TARGET_REFUSED", "the target described its relations in a way that PostgreSQL does not");

@@ -5,7 +5,7 @@ import { findMasked, type MaskedRelations, qualify } from "./catalogue-masks.ts"
 import type { Upstream } from "./dial.ts";
 import { parseSearchPath } from "./search-path.ts";
 
-export type { RelationKind } from "./catalogue-load.ts";
+export type { Relation, RelationKind } from "./catalogue-load.ts";
 export { type MaskedRelations, qualify } from "./catalogue-masks.ts";
 
 /** After this the catalogue is read again in the background at its next use. */
@@ -54,6 +54,8 @@ export interface Catalogue {
   schemas(): readonly string[];
   /** @param relation as qualify() spells it */
   hasColumn(relation: string, column: string): boolean;
+  /** @param name as qualify() spells it */
+  relation(name: string): Relation | undefined;
   /** A schema in which the target's user may look names up. */
   hasSchema(schema: string): boolean;
   /** What RowDescription's table oid and attribute number mean. Undefined: no relation known here, so nothing is known to be clean. */
@@ -205,6 +207,10 @@ class TargetCatalogue implements Catalogue {
 
   hasColumn(relation: string, column: string): boolean {
     return this.#relationsByName.get(relation)?.columns.includes(column) ?? false;
+  }
+
+  relation(name: string): Relation | undefined {
+    return this.#relationsByName.get(name);
   }
 
   hasSchema(schema: string): boolean {

@@ -4,9 +4,10 @@ import type { MaskRule, Moment, Operation, SessionPolicy } from "../../core/poli
 import { type Grant, refuse, type Verdict } from "../../core/verdict.ts";
 import type { DecisionRecord } from "../../store/types.ts";
 import { type Catalogue, qualify } from "./catalogue.ts";
+import { type CopyPlan, planCopy } from "./copy-plan.ts";
 import { movesSearchPath } from "./effects.ts";
-import type { ColumnMask, SessionMasks } from "./rows.ts";
 import type { Classified, ColumnUse, RelationName } from "./sql/types.ts";
+import type { ColumnMask, SessionMasks } from "./values.ts";
 
 /** A verdict on one classified message in one context, with what the relay needs to carry it out. */
 export interface Decision {
@@ -18,7 +19,11 @@ export interface Decision {
   /** Result values must be searched by content. */
   readonly masksContent: boolean;
   readonly moves: Moves;
+  /** How each COPY TO STDOUT of the message is masked, in their order. */
+  readonly copies: readonly (CopyPlan | undefined)[];
 }
+
+const NO_COPIES: readonly (CopyPlan | undefined)[] = [];
 
 /**
  * Whether carrying a statement out may change search_path or the role in a way that shows neither in the statement nor in what
@@ -68,12 +73,15 @@ export class DecisionContext {
     this.searchPath = searchPath;
     this.#temporary = temporary;
     this.#masked = maskedRelations(policy.masks, catalogue);
-    this.masks = masker === undefined ? undefined : { masker, columns: this.#masked.columns };
+    const contentRule = policy.masks.find((mask) => mask.detect.length > 0)?.name ?? "";
+    this.masks = masker === undefined ? undefined : { masker, columns: this.#masked.columns, contentRule };
   }
 
   /** @param fresh the catalogue was just loaded: a relation it does not know does not exist */
   decide(classified: Classified, moment: () => Moment, fresh: boolean): Decision | typeof UNKNOWN_RELATION {
     const cached = this.#decisions.get(classified);
+    // No description of a COPY's rows comes with them: which columns they have must be known as of now.
+    if (!fresh && cached?.copies.some((plan) => plan?.fresh)) return UNKNOWN_RELATION;
     if (cached !== undefined) {
       this.#stats.hits += 1;
       if (cached.verdict.stable) return cached;
@@ -87,6 +95,7 @@ export class DecisionContext {
       operation = this.#resolve(classified, fresh, undefined);
     if (operation === undefined) return UNKNOWN_RELATION;
     const decision = this.#complete(classified, operation, moment(), undefined);
+    if (!fresh && decision.copies.some((plan) => plan?.fresh)) return UNKNOWN_RELATION;
     if (this.#decisions.size >= CACHED_DECISIONS) this.#decisions.clear();
     this.#decisions.set(classified, decision);
     return decision;
@@ -116,17 +125,16 @@ export class DecisionContext {
       });
     }
     const moves = before?.moves ?? this.#moves(classified, operation);
+    const masking = { masksColumns: masked?.columns ?? false, masksContent: masked?.content ?? false, copies: masked?.copies ?? NO_COPIES };
     // The record's definition is written once: the same answer as last time is the same record.
     const same = before !== undefined && before.verdict.kind === verdict.kind && before.verdict.rule === verdict.rule;
     if (same && (verdict.kind !== "allowed" || before.record.observed === verdict.observed?.effect)) {
-      const masks = { masksColumns: masked?.columns ?? false, masksContent: masked?.content ?? false };
-      return { verdict, operation, ...masks, moves, record: before.record };
+      return { verdict, operation, ...masking, moves, record: before.record };
     }
     return {
       verdict,
       operation,
-      masksColumns: masked?.columns ?? false,
-      masksContent: masked?.content ?? false,
+      ...masking,
       moves,
       record: {
         action: operation.accesses[0]?.action ?? "sql:other",
@@ -171,6 +179,26 @@ export class DecisionContext {
     };
   }
 
+  /** How each COPY TO STDOUT of a message is masked, or why one of them cannot be. */
+  #planCopies(classified: Classified, masks: SessionMasks): readonly (CopyPlan | undefined)[] | string {
+    const plans: (CopyPlan | undefined)[] = [];
+    // What goes before it in the message may have changed search_path.
+    const path = classified.statements > 1 ? undefined : this.searchPath;
+    for (const copy of classified.copies) {
+      const names = copy.relation === undefined ? [] : this.#candidates(copy.relation, false, path);
+      const relation = names.length === 1 ? this.catalogue.relation(names[0]) : undefined;
+      const plan = planCopy(
+        copy,
+        relation,
+        names.some((name) => this.#masked.relations.has(name)),
+        masks,
+      );
+      if (typeof plan === "string") return plan;
+      plans.push(plan);
+    }
+    return plans;
+  }
+
   #candidates(relation: RelationName, creates: boolean, path: readonly string[] | undefined): string[] {
     const names: string[] = [];
     if ((relation.schema === undefined || relation.schema === "pg_temp") && this.#temporary.has(relation.name))
@@ -208,13 +236,12 @@ export class DecisionContext {
   #judgeMasks(
     classified: Classified,
     operation: Operation,
-  ): { columns: boolean; content: boolean; rule: string; refusal: string | undefined } {
+  ): { columns: boolean; content: boolean; rule: string; refusal: string | undefined; copies: Decision["copies"] } {
     const content = this.masks?.masker.scans ?? false;
-    const no = { columns: false, content, rule: "", refusal: undefined };
-    const contentRule = this.policy.masks.find((mask) => mask.detect.length > 0)?.name ?? "";
-    if (content && classified.copy === "out") {
-      return { ...no, rule: contentRule, refusal: "COPY TO cannot be masked in this version, and a mask applies to what it would return" };
-    }
+    const plans = classified.copies.length === 0 || this.masks === undefined ? NO_COPIES : this.#planCopies(classified, this.masks);
+    const copies = typeof plans === "string" ? NO_COPIES : plans;
+    const no = { columns: false, content, rule: "", refusal: undefined, copies };
+    if (content && typeof plans === "string") return { ...no, rule: this.masks?.contentRule ?? "", refusal: plans };
     if (this.#masked.relations.size === 0) return no;
     const past = this.#pastMasks(operation);
     if (past !== undefined) return { ...no, rule: this.#masked.anyRule, refusal: past };
@@ -238,12 +265,12 @@ export class DecisionContext {
       };
     }
     const rule = this.#masked.ruleOf.get(touched[0]) ?? this.#masked.anyRule;
-    const refused = (refusal: string) => ({ columns: true, content, rule, refusal });
+    const refused = (refusal: string) => ({ columns: true, content, rule, refusal, copies });
     const view = touched.find((table) => this.#masked.views.has(table));
     if (view !== undefined) return refused(`${view} reads masked columns, and what comes through it cannot be traced in this version`);
     if (unknown !== undefined)
       return refused(`function ${unknown} is not part of PostgreSQL; what it returns from masked data cannot be traced`);
-    if (classified.copy === "out") return refused("COPY TO cannot be masked in this version, and it would return masked columns");
+    if (typeof plans === "string") return refused(plans);
     if (use.wholeRows) return refused("a whole row of a table with masked columns is used as a value, which cannot be traced");
     if (use.untraceable) return refused("the columns of this statement cannot be traced to their tables, and one of them may be masked");
     const names = new Set(touched.flatMap((table) => [...(this.#masked.columnNames.get(table) ?? [])]));
@@ -253,7 +280,7 @@ export class DecisionContext {
     const predicate = use.predicates.find((name) => names.has(name) && !open.has(name));
     if (predicate !== undefined)
       return refused(`masked column ${predicate} is used in a condition, which would tell its value (predicates: deny)`);
-    return { columns: true, content, rule, refusal: undefined };
+    return { columns: true, content, rule, refusal: undefined, copies };
   }
 
   /**
@@ -413,6 +440,7 @@ export function withInner(outer: Classified, inner: Classified): Classified {
       untraceable: outer.columnUse.untraceable || inner.columnUse.untraceable,
     },
     copy: outer.copy === "none" ? inner.copy : outer.copy,
+    copies: [...outer.copies, ...inner.copies],
     explains: outer.explains || inner.explains,
     secrets: [],
     refusal: outer.refusal ?? inner.refusal,

@@ -68,9 +68,11 @@ export function sentEffects(relay: Relay, entry: Pending, classified: Classified
   entry.change = together(changes);
 }
 
+export const changesSchema = (classified: Classified): boolean => classified.effects.some((effect) => effect.kind === "ddl");
+
 /** A schema change of something besides a relation: a function, a type, an operator, an extension … */
 export const changesObjects = (classified: Classified): boolean =>
-  classified.effects.some((effect) => effect.kind === "ddl") && classified.accesses.some((access) => access.others.length > 0);
+  changesSchema(classified) && classified.accesses.some((access) => access.others.length > 0);
 
 /**
  * The server has answered a message with effects. Collected until ReadyForQuery, because only then is it known whether
@@ -111,6 +113,7 @@ export class EffectsSinceReady {
         relay.schemaChanges -= 1;
         relay.schemaEpoch += 1;
         this.schemaChanged = true;
+        relay.schemaUncommitted = true;
         if (moves > 0 || changesObjects(classified)) relay.objectsChanged = true;
       }
     }
@@ -149,8 +152,11 @@ export class EffectsSinceReady {
     const ended = inBlock && after === 0x49;
     if (ended && this.#transactions === 1 && (tag === "COMMIT" || tag === "ROLLBACK")) path.ended(tag === "COMMIT" ? "commit" : "rollback");
     else if (ended || this.#rolledBackTo || this.#ends > 0) path.unclear();
-    if (after === 0x49) relay.objectsChanged = false;
-    if (after === 0x49) relay.names.portals.clear();
+    if (after === 0x49) {
+      relay.objectsChanged = false;
+      relay.schemaUncommitted = false;
+      relay.names.portals.clear();
+    }
     this.#pathChanges = 0;
     this.#pathEffect = undefined;
     this.#transactions = 0;

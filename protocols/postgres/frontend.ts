@@ -7,7 +7,7 @@ import { NameReader, readBind } from "./bind.ts";
 import { type Decision, UNKNOWN_RELATION } from "./decide.ts";
 import { refusalResponse } from "./deny.ts";
 import { ask, matters, mattersToStatement } from "./doubt.ts";
-import { changesObjects, sentEffects } from "./effects.ts";
+import { changesObjects, changesSchema, sentEffects } from "./effects.ts";
 import { FORWARD, FORWARD_AND_ADD, HOLD, MessageFramer, type MessageVisitor, REPLACE } from "./frame.ts";
 import { describe, errorResponse, FRONTEND_MESSAGES, flush, parse, query, TYPE } from "./messages.ts";
 import { momentOf } from "./moment.ts";
@@ -26,6 +26,8 @@ const NO_BYTES = new Uint8Array(0);
 
 type Outcome = Decision | "hold";
 
+const COMMIT_FIRST = "Commit the schema change first.";
+const UNCOMMITTED_COPY = "this transaction has changed the schema, so which columns COPY sends, to which a mask applies, is not certain";
 const UNCOMMITTED = "this transaction has changed functions or types, and a column mask applies to what the statement reads";
 
 /** The client's side of a session: every message is looked up, inspected, decided, recorded, and only then sent on. */
@@ -311,7 +313,9 @@ export class FrontendReader implements MessageVisitor {
     );
     if (decision.verdict.kind !== "allowed") return this.#refuse("execute", decision, decision.verdict, request);
     if (decision.masksColumns || decision.masksContent) {
-      const why = unmaskable(relay.context().masks, decision.masksColumns, statement.columns, portal.formats);
+      // COPY has a format of its own, whatever Bind says.
+      const formats = decision.copies.length > 0 ? "text" : portal.formats;
+      const why = unmaskable(relay.context().masks, decision.masksColumns, statement.columns, formats);
       if (why !== undefined) return this.#refuse("execute", decision, maskRefusal(decision, relay.policy.policyVersion, why), request);
     }
     const joined = classified !== statement.classified && (decision.masksColumns || decision.masksContent);
@@ -429,8 +433,15 @@ export class FrontendReader implements MessageVisitor {
     this.#classified = undefined;
     this.#fresh = false;
     if (decision.masksColumns && (relay.objectsChanged || (classified.statements > 1 && changesObjects(classified)))) {
-      const verdict = maskRefusal(decision, relay.policy.policyVersion, UNCOMMITTED, "Commit the schema change first.");
-      return { ...decision, verdict, record: { ...decision.record, effect: "deny" } };
+      const verdict = maskRefusal(decision, relay.policy.policyVersion, UNCOMMITTED, COMMIT_FIRST);
+      return { ...decision, verdict, record: { ...decision.record, effect: "deny", storeSlot: -1 } };
+    }
+    if (
+      decision.copies.some((plan) => plan?.exact) &&
+      (relay.schemaUncommitted || (classified.statements > 1 && changesSchema(classified)))
+    ) {
+      const verdict = maskRefusal(decision, relay.policy.policyVersion, UNCOMMITTED_COPY, COMMIT_FIRST);
+      return { ...decision, verdict, record: { ...decision.record, effect: "deny", storeSlot: -1 } };
     }
     return decision;
   }

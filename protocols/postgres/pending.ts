@@ -34,6 +34,8 @@ export class Pending {
   leaves = false;
   /** Its rows go through a mask. */
   masks = false;
+  /** COPY TO STDOUT that it has begun. */
+  copies = 0;
 
   /** Let go of everything large. */
   release(): void {
@@ -63,6 +65,7 @@ export class Pending {
     this.moves = 0;
     this.leaves = false;
     this.masks = false;
+    this.copies = 0;
     return this;
   }
 }

@@ -50,6 +50,7 @@ export const FUNCTION_CALL: Classified = {
   effects: [],
   columnUse: { plain: [], star: false, expressions: [], predicates: [], wholeRows: false, untraceable: true },
   copy: "none",
+  copies: [],
   explains: false,
   secrets: [],
   refusal: "the FunctionCall message is not let through; call the function in a statement",

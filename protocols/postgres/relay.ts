@@ -91,6 +91,8 @@ export class Relay {
   inPipeline = false;
   /** This transaction has made or changed functions, types or the like, which the catalogue does not show yet. */
   objectsChanged = false;
+  /** This transaction has changed the schema, relations included. */
+  schemaUncommitted = false;
   /** Counts this session's schema changes: temporary tables come and go without the catalogue showing it. */
   schemaEpoch = 0;
   /** Schema changes that were sent and are not confirmed: nothing is decided until they are. */

@@ -9,7 +9,8 @@ import { SENSITIVE, seeded } from "../../core/mask/samples.ts";
 import type { Masker } from "../../core/mask/types.ts";
 import { buildNative } from "../../core/native/build.ts";
 import type { DetectorName, MaskMethod, MaskRule } from "../../core/policy/types.ts";
-import { binaryRefusal, type ColumnAction, planColumns, RowMasker, readColumns, type SessionMasks } from "./rows.ts";
+import { binaryRefusal, planColumns, RowMasker, readColumns } from "./rows.ts";
+import type { ColumnAction, SessionMasks } from "./values.ts";
 
 before(() => buildNative({ quiet: true }));
 
@@ -39,7 +40,11 @@ const masker: Masker = {
   lastRule: "content",
 };
 
-const masks: SessionMasks = { masker, columns: new Map([[100, new Map([[2, { rule: "column", method: "redact" }]])]]) };
+const masks: SessionMasks = {
+  masker,
+  columns: new Map([[100, new Map([[2, { rule: "column", method: "redact" }]])]]),
+  contentRule: "content",
+};
 
 const row = (values: readonly (string | null)[]): Buffer => {
   const parts = values.map((value) => {
@@ -89,17 +94,36 @@ test("columns are planned by origin, type and format", () => {
     { ...maskedText, format: 1 },
     { ...text, type: 1700 },
     { ...text, type: 23, format: 1 },
+    { ...maskedText, type: 23, format: 1 },
+    { ...text, format: 1 },
+    { ...text, type: 114, format: 1 },
+    { ...text, type: 3802, format: 1 },
+    { ...text, type: 1009, format: 1 },
+    { ...text, type: 1007, format: 1 },
+    { ...text, type: 600, format: 1 },
   ]);
   const columns = readColumns(bytes, 0, bytes.length);
   assert.deepEqual(planColumns(columns, undefined, masks, true), [
     { kind: "scan", nullOnHit: false },
     { kind: "column", mask: { rule: "column", method: "redact" }, asNull: false },
     { kind: "column", mask: { rule: "column", method: "redact" }, asNull: true },
-    { kind: "column", mask: { rule: "column", method: "redact" }, asNull: true },
+    // Text is the same bytes in binary.
+    { kind: "column", mask: { rule: "column", method: "redact" }, asNull: false },
     { kind: "scan", nullOnHit: true },
     undefined,
+    { kind: "column", mask: { rule: "column", method: "redact" }, asNull: true },
+    { kind: "scan", nullOnHit: false },
+    { kind: "scan", nullOnHit: false, json: true },
+    { kind: "decode", type: 3802 },
+    { kind: "decode", type: 1009 },
+    undefined,
+    // A binary form that is not known (of a cursor: elsewhere it is refused before).
+    { kind: "column", mask: { rule: "content", method: "null" }, asNull: true },
   ]);
-  assert.equal(planColumns(columns, undefined, { masker: { ...masker, scans: false }, columns: new Map() }, true), undefined);
+  assert.equal(
+    planColumns(columns, undefined, { masker: { ...masker, scans: false }, columns: new Map(), contentRule: "r" }, true),
+    undefined,
+  );
 });
 
 test("integers and truth values in text form are not searched: they are too short for a match", () => {
@@ -124,8 +148,14 @@ test("a binary result is refused where it could not be masked", () => {
     const bytes = description([column]);
     return readColumns(bytes, 0, bytes.length);
   };
-  assert.match(binaryRefusal(one(maskedText), "binary", masks, true) ?? "", /column 1 is masked/);
-  assert.match(binaryRefusal(one({ ...text, type: 1700 }), "binary", masks, true) ?? "", /OID 1700/);
+  // A masked column becomes a value of its type or NULL; a composite cannot be searched.
+  for (const type of [25, 23, 600]) assert.equal(binaryRefusal(one({ ...maskedText, type }), "binary", masks, true), undefined);
+  for (const type of [600, 2249, 3614]) {
+    assert.match(binaryRefusal(one({ ...text, type }), "binary", masks, true) ?? "", new RegExp(`OID ${type}`));
+    assert.match(binaryRefusal(one({ ...maskedText, type }), "binary", masks, false) ?? "", new RegExp(`OID ${type}`));
+  }
+  for (const type of [25, 114, 3802, 1009, 1700, 20, 701, 17])
+    assert.equal(binaryRefusal(one({ ...text, type }), "binary", masks, true), undefined);
   assert.equal(binaryRefusal(one({ ...text, type: 23 }), "binary", masks, true), undefined);
   assert.equal(binaryRefusal(one(text), "binary", masks, true), undefined, "the binary form of text is the text");
   assert.equal(binaryRefusal(one(maskedText), [0], masks, true), undefined);
@@ -216,7 +246,7 @@ function through(rows: RowMasker, messages: readonly Buffer[], masker: Masker, c
   return messages.map((message) => {
     const actions = Array.from({ length: message.readInt16BE(5) }, () => SEARCHED);
     const end = at + message.length;
-    const out = rows.row(chunk, at, end, chunk.length, actions, { masker, columns: new Map() }, false, counts);
+    const out = rows.row(chunk, at, end, chunk.length, actions, { masker, columns: new Map(), contentRule: "r" }, false, counts);
     at = end;
     return Buffer.from(out ?? message);
   });
@@ -295,7 +325,16 @@ test("what the prefilter said of a buffer does not hold for what is read into it
   const buffer = Buffer.from(row(["nothing here", "x"]));
   const masked = (): Uint8Array | undefined => {
     rows.newChunk();
-    return rows.row(buffer, 0, buffer.length, buffer.length, [SEARCHED, SEARCHED], { masker: real, columns: new Map() }, false, new Map());
+    return rows.row(
+      buffer,
+      0,
+      buffer.length,
+      buffer.length,
+      [SEARCHED, SEARCHED],
+      { masker: real, columns: new Map(), contentRule: "r" },
+      false,
+      new Map(),
+    );
   };
   assert.equal(masked(), undefined);
   row(["a@b.co, again", ""]).copy(buffer);

@@ -1,7 +1,6 @@
 import { SluiceError } from "../../core/errors.ts";
-import { LIMITS } from "../../core/limits.ts";
 import type { Masker } from "../../core/mask/types.ts";
-import type { MaskMethod } from "../../core/policy/types.ts";
+import { type ColumnAction, maskedAction, type SessionMasks, searchedBinary, searchedText, ValueMasker } from "./values.ts";
 
 /** What RowDescription says, a number per column (Message Formats, RowDescription). */
 export interface Columns {
@@ -13,42 +12,6 @@ export interface Columns {
   /** 0 text, 1 binary. */
   readonly formats: Int16Array;
 }
-
-/** Masks in force for one session at one catalogue generation. */
-export interface SessionMasks {
-  readonly masker: Masker;
-  /** table OID → attribute number → the rule that masks it. */
-  readonly columns: ReadonlyMap<number, ReadonlyMap<number, ColumnMask>>;
-}
-
-export interface ColumnMask {
-  readonly rule: string;
-  readonly method: MaskMethod;
-}
-
-/** What happens to each column of one result: undefined passes as it is. */
-export type ColumnAction =
-  | { readonly kind: "scan"; readonly nullOnHit: boolean /** JSON, which has to stay JSON. */; readonly json?: boolean }
-  | { readonly kind: "column"; readonly mask: ColumnMask; readonly asNull: boolean };
-
-const TEXT_TYPES = new Set([18, 19, 25, 1042, 1043, 705, 2275]);
-const JSON_AND_TEXT_ARRAYS = new Set([114, 3802, 1002, 1003, 1009, 1014, 1015, 199, 3807, 142, 143]);
-/** Binary forms that cannot hold a detected value: bool, int2, int4, oid, float4/8, date, time(tz), timestamp(tz), interval, uuid. */
-const INERT_BINARY_TYPES = new Set([16, 21, 23, 26, 700, 701, 1082, 1083, 1266, 1114, 1184, 1186, 2950]);
-
-const JSON_TYPES = new Set([114, 3802]);
-
-function isJson(bytes: Uint8Array): boolean {
-  try {
-    JSON.parse(Buffer.from(bytes.buffer, bytes.byteOffset, bytes.byteLength).toString("utf8"));
-    return true;
-  } catch {
-    return false;
-  }
-}
-
-/** Text forms of ten digits and a sign at most, in which nothing is a match: bool, int2, int4, oid. */
-const INERT_TEXT_TYPES = new Set([16, 21, 23, 26]);
 
 /** bytes[start, end): a whole RowDescription message. @throws SluiceError SLUICE_PROTOCOL_VIOLATION */
 export function readColumns(bytes: Uint8Array, start: number, end: number): Columns {
@@ -100,17 +63,20 @@ export function planColumns(
     const mask = byColumn ? masks.columns.get(columns.tableOids[index])?.get(columns.attributes[index]) : undefined;
     const type = columns.typeOids[index];
     const binary = formats === undefined ? columns.formats[index] !== 0 : formatOf(formats, index) !== 0;
-    let action: ColumnAction | undefined;
-    if (mask !== undefined) action = { kind: "column", mask, asNull: binary || !TEXT_TYPES.has(type) };
-    else if (masks.masker.scans && !(binary ? INERT_BINARY_TYPES : INERT_TEXT_TYPES).has(type)) {
-      action = { kind: "scan", nullOnHit: !(TEXT_TYPES.has(type) || (!binary && JSON_AND_TEXT_ARRAYS.has(type))) };
-      if (!action.nullOnHit && JSON_TYPES.has(type)) action = { ...action, json: true };
-    }
+    let action: ColumnAction | "impossible" | undefined;
+    if (mask !== undefined) action = maskedAction(mask, type);
+    else if (masks.masker.scans) action = binary ? searchedBinary(type) : searchedText(type);
+    // Of a binary cursor nobody knows before; everything else is refused before it runs.
+    if (action === "impossible") action = { kind: "column", mask: { rule: masks.contentRule, method: "null" }, asNull: true };
     if (action !== undefined) acts = true;
     actions.push(action);
   }
   return acts ? actions : undefined;
 }
+
+/** Whether every row has to be taken apart, not only those in which the prefilter suspects something. */
+export const actsAlways = (actions: readonly (ColumnAction | undefined)[]): boolean =>
+  actions.some((action) => action !== undefined && action.kind !== "scan");
 
 function formatOf(formats: "text" | "binary" | readonly number[], index: number): number {
   if (formats === "text") return 0;
@@ -127,11 +93,9 @@ export function binaryRefusal(
 ): string | undefined {
   for (let index = 0; index < columns.count; index += 1) {
     if (formatOf(formats, index) === 0) continue;
-    if (byColumn && masks.columns.get(columns.tableOids[index])?.has(columns.attributes[index])) {
-      return `result column ${index + 1} is masked and was asked for in binary format`;
-    }
+    if (byColumn && masks.columns.get(columns.tableOids[index])?.has(columns.attributes[index])) continue;
     const type = columns.typeOids[index];
-    if (masks.masker.scans && !INERT_BINARY_TYPES.has(type) && !TEXT_TYPES.has(type)) {
+    if (masks.masker.scans && searchedBinary(type) === "impossible") {
       return `result column ${index + 1} (type OID ${type}) was asked for in binary format, in which it cannot be searched for sensitive data`;
     }
   }
@@ -188,8 +152,7 @@ export class RowMasker {
   /** Flags that it found, or -1; the next one that a row may hold. */
   #flags = 0;
   #flag = 0;
-  /** Bytes of the present row that may still be matched exactly; hostile ones take milliseconds a kilobyte. */
-  #exactBytesLeft = 0;
+  readonly #values = new ValueMasker();
 
   /** Another chunk begins: what the prefilter said about the last one holds no more. */
   newChunk(): void {
@@ -198,7 +161,7 @@ export class RowMasker {
 
   /**
    * @param available end of what is known of the chunk; the prefilter looks at it once
-   * @param byColumn whether a column mask is among the actions
+   * @param always what actsAlways() says of the actions
    * @param counts masked values per rule; added to
    * @returns undefined: the row passes as it is; else the message to send instead, valid until the next call
    */
@@ -209,11 +172,11 @@ export class RowMasker {
     available: number,
     actions: readonly (ColumnAction | undefined)[],
     masks: SessionMasks,
-    byColumn: boolean,
+    always: boolean,
     counts: Map<string, number>,
   ): Uint8Array | undefined {
     const flagged = masks.masker.scans && this.#flagged(masks.masker, bytes, start, end, available, actions);
-    return flagged || byColumn ? this.#rewrite(bytes, start, end, actions, masks, flagged, counts) : undefined;
+    return flagged || always ? this.#rewrite(bytes, start, end, actions, masks, flagged, counts) : undefined;
   }
 
   /** Whether the prefilter suspects something in bytes[start, end). */
@@ -265,7 +228,7 @@ export class RowMasker {
     let at = start + 7;
     let copiedUpTo = start;
     let changed = false;
-    this.#exactBytesLeft = LIMITS.maskedRowBytes;
+    this.#values.newRow();
     for (let index = 0; index < count; index += 1) {
       if (at + 4 > end) throw malformed("DataRow");
       const length = view.getInt32(at);
@@ -302,22 +265,10 @@ export class RowMasker {
     flagged: boolean,
     counts: Map<string, number>,
   ): Uint8Array | null | undefined {
-    if (action.kind === "column") {
-      counts.set(action.mask.rule, (counts.get(action.mask.rule) ?? 0) + 1);
-      return action.asNull ? null : masks.masker.column(action.mask.method, bytes, start, end);
-    }
+    if (action.kind !== "scan") return this.#values.value(action, bytes, start, end, masks.masker, 0, counts);
     if (!flagged) return undefined;
     const kinds = this.#kinds(masks.masker, bytes, start, end);
-    if (kinds === 0) return undefined;
-    const mostBytes = Math.min(LIMITS.maskedValueBytes, this.#exactBytesLeft);
-    if (end - start <= mostBytes) this.#exactBytesLeft -= end - start;
-    const replaced = masks.masker.field(bytes, start, end, kinds, mostBytes);
-    if (replaced === undefined) return undefined;
-    const rule = masks.masker.lastRule;
-    counts.set(rule, (counts.get(rule) ?? 0) + 1);
-    // A number inside JSON has no quotes around it: what is put in its place would not be JSON.
-    if (action.nullOnHit || (action.json === true && replaced !== null && !isJson(replaced))) return null;
-    return replaced;
+    return kinds === 0 ? undefined : this.#values.value(action, bytes, start, end, masks.masker, kinds, counts);
   }
 
   #append(bytes: Uint8Array, start: number, end: number): void {

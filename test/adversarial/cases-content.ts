@@ -84,10 +84,23 @@ export const CONTENT: readonly SqlCase[] = [
   ...sql("detected values: errors", "watched", "fails 22023", ["select set_config('timezone', number, false) from cards"]),
   ...sql("detected values: errors", "watched", "guard", ["select set_config(number, 'x', false) from cards"]),
   ...sql("detected values: errors", "watched", "runs", ["select jsonb_path_query(doc, number::jsonpath) from cards"]),
-  ...sql("detected values: what cannot be searched", "watched", "mask", [
+  ...sql("detected values: COPY", "watched", "runs", [
     "copy cards to stdout",
     "copy cards (number) to stdout (format csv)",
+    "copy cards to stdout (format csv, delimiter '4', quote '1', escape '-')",
+    "copy cards to stdout (delimiter ' ', null '')",
+    "copy cards (number) to stdout (delimiter '-')",
+    "copy cards (id, number, note, doc, list, amount, big) to stdout (format binary)",
     "copy (select number from cards) to stdout",
+    "copy (select regexp_replace(number, '(\\d{4})', E'\\\\1\t', 'g'), note from cards) to stdout (delimiter '-')",
+    "copy (select doc, list, number || E'\\\\\n\t' from cards) to stdout (format csv, header, force_quote *)",
+    "copy (delete from cards where false returning note) to stdout; copy cards to stdout (header)",
+  ]),
+  ...sql("detected values: what cannot be searched", "watched", "mask", [
     "copy (select number from cards) to stdout (format binary)",
+    "copy (select number from cards) to stdout (encoding 'latin1')",
+    "copy cards to stdout (null '4\\')",
+    "copy cards to stdout (header match)",
+    "copy cards to stdout; copy (select number from cards) to stdout binary",
   ]),
 ];

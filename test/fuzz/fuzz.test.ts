@@ -34,8 +34,8 @@ describe("fuzzing the parsers", () => {
       .at(-1)
       ?.match(/\d+(?= runs|,)/g) ?? [])
       assert.ok(Number(count) >= 0);
-    const runs = [...stdout.matchAll(/(framer|bind|proxy-header|rows|errors|classifier|startup) (\d+)/g)];
-    assert.equal(new Set(runs.map((match) => match[1])).size, 7, stdout);
+    const runs = [...stdout.matchAll(/(framer|bind|proxy-header|rows|copy|errors|classifier|startup) (\d+)/g)];
+    assert.equal(new Set(runs.map((match) => match[1])).size, 8, stdout);
     for (const [, name, count] of runs) assert.ok(Number(count) > 20, `${name} ran ${count} times only`);
   });
 });

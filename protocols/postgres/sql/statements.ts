@@ -1,4 +1,5 @@
 import { as, type Body, constantText, type Kind, kindOf, type Node, type StatementKind, strings, type Tree } from "./ast.ts";
+import { copyOut } from "./copy.ts";
 import { DEFINITIONS } from "./definitions.ts";
 import { EXPRESSIONS } from "./expressions.ts";
 import { creates, optionText, QUERIES } from "./queries.ts";
@@ -198,6 +199,7 @@ const copy: Statement<"CopyStmt"> = (walk, body) => {
   const direction = body.is_from ? "in" : "out";
   if (walk.copy !== "none" && walk.copy !== direction) throw new Refusal("COPY in both directions in one message is refused.");
   walk.copy = direction;
+  if (direction === "out") walk.copies.push(copyOut(body));
   if (body.relation !== undefined) {
     walk.range(action, body.relation);
     walk.range(body.is_from ? "sql:insert" : "sql:select", body.relation);

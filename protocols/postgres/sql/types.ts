@@ -62,6 +62,30 @@ export interface ColumnUse {
   readonly untraceable: boolean;
 }
 
+/** How the rows of a COPY TO STDOUT are written (PostgreSQL documentation, COPY, File Formats). Bytes are ASCII. */
+export interface CopyFormat {
+  readonly kind: "text" | "csv" | "binary";
+  /** What separates fields; text and CSV only, as everything below. */
+  readonly delimiter: number;
+  /** What stands for NULL. */
+  readonly nullText: string;
+  /** The first row holds the names of the columns. */
+  readonly header: boolean;
+  /** CSV only; 0 in text. */
+  readonly quote: number;
+  readonly escape: number;
+}
+
+/** One COPY TO STDOUT. */
+export interface CopyOut {
+  /** The table whose rows it sends; undefined: those of a query. */
+  readonly relation: RelationName | undefined;
+  /** The columns it lists; undefined: it lists none. */
+  readonly columns: readonly string[] | undefined;
+  /** The format, or in words why it is not known. */
+  readonly format: CopyFormat | string;
+}
+
 /** What the grammar says about one message's SQL text: immutable, independent of identity and session; cached by shape. */
 export interface Classified {
   readonly accesses: readonly StatementAccess[];
@@ -75,6 +99,8 @@ export interface Classified {
   readonly columnUse: ColumnUse;
   /** COPY with the client: which way the data go. */
   readonly copy: "none" | "in" | "out";
+  /** Every COPY TO STDOUT, in the order in which they run. */
+  readonly copies: readonly CopyOut[];
   /** A statement that returns what the server makes itself from masked data (EXPLAIN ANALYZE …). */
   readonly explains: boolean;
   /** Byte ranges [start, end) of the UTF-8 text that hold secrets (PASSWORD 'x', conninfo), never to be recorded. Only for exact-text entries. */

@@ -1,6 +1,6 @@
 import { type Body, isTree, type Kind, kindOf, type Node, type Tree } from "./ast.ts";
 import { CHANGES_SEQUENCE, functionRule, qualifiedRule, type Rule, TAKES_ROW } from "./functions.ts";
-import type { Classified, RelationName, SessionEffect, StatementAccess } from "./types.ts";
+import type { Classified, CopyOut, RelationName, SessionEffect, StatementAccess } from "./types.ts";
 
 /** Thrown inside the walk: the statement is refused for what it is. The message is the sentence for the client. */
 export class Refusal extends Error {}
@@ -56,6 +56,7 @@ export class Walk {
   untraceable = false;
   explains = false;
   copy: "none" | "in" | "out" = "none";
+  readonly copies: CopyOut[] = [];
   /** The setting that set_config(name, …) means where `name` is a column (queries.ts). */
   settingOfRow: string | undefined;
   /** Inside what the statement only stores and some later one runs. */
@@ -238,6 +239,7 @@ export class Walk {
         untraceable: this.untraceable,
       },
       copy: this.copy,
+      copies: this.copies,
       explains: this.explains,
       secrets,
       refusal,
