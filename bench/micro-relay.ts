@@ -125,8 +125,8 @@ export async function relayCases(): Promise<MicroCases> {
     new Uint8Array(32),
     undefined,
   );
-  const counters: RelayCounters = { fromClientBytes: 0, toClientBytes: 0, decided() {}, maskedBy() {} };
-  const room = { classifier, contexts: new DecisionContexts(), recorder, counters, catalogueChanged() {}, fault() {} };
+  const counters: RelayCounters = { fromClientBytes: 0, toClientBytes: 0, decided() {}, maskedBy() {}, limitHit() {} };
+  const room = { classifier, contexts: new DecisionContexts(), recorder, counters, catalogueChanged() {}, limitObserved() {}, fault() {} };
   const sessions = Array.from({ length: SESSIONS }, (_, index) => {
     const client = new NoWire();
     const upstream = new NoWire();

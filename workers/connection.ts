@@ -5,6 +5,7 @@ import type { Identity } from "../core/identity/types.ts";
 import { LIMITS } from "../core/limits.ts";
 import { ProxyHeaderError } from "../core/net/proxy-header.ts";
 import type { Wire } from "../core/net/types.ts";
+import { Allowance } from "../core/quota/allowance.ts";
 import type { Grant } from "../core/verdict.ts";
 import { Conversation } from "../protocols/postgres/conversation.ts";
 import { fatalResponse } from "../protocols/postgres/deny.ts";
@@ -98,10 +99,14 @@ async function openSession(
   const { target, identity } = grant;
   const { wire } = conversation;
   const id = randomBytes(10).toString("hex");
-  const giveBack = await room.upstreamSlots.acquire(target.name, room.snapshot.targetSlots[target.name] ?? 0, target.connections.max);
+  // Before anything is done at the target, or waited for.
+  const { limits } = room.policy.session(grant);
+  let allowance = limits.length === 0 ? undefined : new Allowance(room.quotas, identity, limits, true);
+  let giveBack = (): void => {};
   let upstream: Upstream | undefined;
   let relay: Relay | undefined;
   try {
+    giveBack = await room.upstreamSlots.acquire(target.name, room.snapshot.targetSlots[target.name] ?? 0, target.connections.max);
     // Read before dialling: from dial's answer on, the wire must not wait for anything.
     const catalogue = room.catalogue(grant);
     if (!catalogue.loaded) await catalogue.refresh();
@@ -116,6 +121,8 @@ async function openSession(
       throw new SluiceError("SLUICE_TARGET_UNREACHABLE", `target "${target.name}" was changed meanwhile`, { hint: "Connect again." });
     }
     const policy = room.policy.session(current);
+    if (allowance !== undefined) allowance.adjust(policy.limits);
+    else if (policy.limits.length > 0) allowance = new Allowance(room.quotas, identity, policy.limits, true);
     const processId = room.nextProcessId();
     const key = randomBytes(greeting.protocolMinor === 2 ? 32 : 4);
     const recorder = room.recorder.open({
@@ -144,16 +151,21 @@ async function openSession(
       grant: current,
       policy,
       masker: room.masker(policy.masks),
+      allowance,
       catalogue,
       recorder,
       client: wire,
       upstream: upstream.wire,
       clientAddress,
       searchPath: initialSearchPath(upstream, greeting, catalogue.searchPath, target.user),
-      cancelUpstream: () => void cancel(connected, room.transport),
+      cancelUpstream: () => cancel(connected, room.transport),
       onExpiry: room.snapshot.config.onExpiry,
       idleMillis: room.snapshot.config.limits.idleMillis,
     });
+    if (allowance?.observed !== undefined) {
+      room.limitObserved(relay, allowance.observed);
+      allowance.settle();
+    }
     welcome(conversation, upstream.parameters, processId, key);
     room.opened(relay, processId, key, greeting.applicationName);
     try {
@@ -167,6 +179,7 @@ async function openSession(
     }
   } finally {
     giveBack();
+    (relay?.quotas?.allowance ?? allowance)?.close();
     // A relay closes its wires itself, last words first.
     if (relay === undefined) upstream?.wire.destroy();
   }
@@ -218,6 +231,7 @@ const TURNED_AWAY: ReadonlySet<string> = new Set([
   "SLUICE_TARGET_UNKNOWN",
   "SLUICE_LOCKED",
   "SLUICE_DENIED",
+  "SLUICE_QUOTA_SESSIONS",
   "SLUICE_APPROVAL_UNAVAILABLE",
 ]);
 

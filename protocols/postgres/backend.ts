@@ -1,19 +1,17 @@
-import { copyOf, sameBytes } from "../../core/bytes/copy.ts";
 import { SluiceError } from "../../core/errors.ts";
 import { LIMITS } from "../../core/limits.ts";
+import type { CutReason } from "./cut.ts";
+import { Descriptions } from "./descriptions.ts";
 import { EffectsSinceReady } from "./effects.ts";
 import { FORWARD, FORWARD_AND_ADD, MessageFramer, type MessageVisitor, REPLACE } from "./frame.ts";
 import { BACKEND_MESSAGES, TYPE } from "./messages.ts";
 import { errorFields, maskedError, maskedString } from "./notices.ts";
+import { readParameterStatus } from "./parameter-status.ts";
 import type { Pending } from "./pending.ts";
 import type { Relay } from "./relay.ts";
-import { type ColumnAction, type Columns, planColumns, RowMasker, readColumns, type SessionMasks } from "./rows.ts";
+import { type ColumnAction, type Columns, planColumns, RowMasker, type SessionMasks } from "./rows.ts";
 import { parseSearchPath } from "./search-path.ts";
-
-const PINNED_SETTINGS = new Map([
-  ["client_encoding", "UTF8"],
-  ["standard_conforming_strings", "on"],
-]);
+import { skipToSync } from "./skip.ts";
 
 /** The target's side of a session: each message is matched with what it answers, masked, recorded, and sent on. */
 export class BackendReader implements MessageVisitor {
@@ -29,9 +27,7 @@ export class BackendReader implements MessageVisitor {
   #actions: (ColumnAction | undefined)[] | undefined;
   #actionsFor: Pending | undefined;
   #masks: SessionMasks | undefined;
-  /** The last RowDescription, and what it says. */
-  #lastDescription: Uint8Array = new Uint8Array(0);
-  #lastColumns: Columns | undefined;
+  readonly #descriptions = new Descriptions();
   /** The last plan of a result's columns, and what it was made from. */
   #planned: (ColumnAction | undefined)[] | undefined;
   #plannedColumns: Columns | undefined;
@@ -46,6 +42,8 @@ export class BackendReader implements MessageVisitor {
   /** Bytes still to come of a response's message that passes piece by piece, and where in the next run it begins. */
   #streamBytesLeft = 0;
   #streamFrom = 0;
+  /** The message that passes piece by piece does not reach the client. */
+  #dropsStream = false;
   /** Bytes of the response so far. */
   #responseBytes = 0;
   /** The replacement about to be emitted belongs to the response. */
@@ -77,6 +75,7 @@ export class BackendReader implements MessageVisitor {
       this.#becameIdle = false;
       if (this.#relay.queue.size === 0) this.#relay.whenIdle();
     }
+    this.#relay.quotas?.afterRead();
     this.#relay.resumeClient();
   }
 
@@ -105,6 +104,8 @@ export class BackendReader implements MessageVisitor {
       head.rows += 1;
       this.#request = head.request;
     }
+    this.#dropsStream = head !== undefined && this.#relay.quotas?.row(head, length + 1) === false;
+    if (this.#dropsStream && head !== undefined) head.rows -= 1;
     this.#streamBytesLeft = length + 1;
     this.#streamFrom = at;
     return true;
@@ -115,12 +116,18 @@ export class BackendReader implements MessageVisitor {
     let to = this.#to;
     if (this.#streamBytesLeft > 0) {
       const at = Math.max(start, this.#streamFrom);
-      if (from < 0) from = at;
-      to = Math.min(end, at + this.#streamBytesLeft);
-      this.#streamBytesLeft -= to - at;
+      const upTo = Math.min(end, at + this.#streamBytesLeft);
+      this.#streamBytesLeft -= upTo - at;
       this.#streamFrom = 0;
+      // Nothing stands behind the message in this run.
+      if (this.#dropsStream) end = at;
+      else {
+        if (from < 0) from = at;
+        to = upTo;
+      }
     }
     this.#from = -1;
+    if (end === start) return;
     if (from < 0) to = from;
     this.#responseBytes += to - from;
     this.#relay.recorder.toClient(this.#request, bytes, start, end, from, to);
@@ -144,6 +151,7 @@ export class BackendReader implements MessageVisitor {
 
   /** Every byte of the operation that has ended was handed to the recorder. */
   #settle(): void {
+    this.#relay.quotas?.responded(this.#responseBytes);
     this.#relay.recorder.outcome(this.#due, this.#dueOutcome, this.#dueRows, this.#responseBytes, this.#dueFailed, this.#dueMasked);
     this.#due = 0;
     this.#responseBytes = 0;
@@ -154,18 +162,19 @@ export class BackendReader implements MessageVisitor {
   message(type: number, bytes: Uint8Array, start: number, end: number, available: number): number {
     const relay = this.#relay;
     const head = relay.queue.head();
+    const cutter = relay.quotas?.cutter;
+    if (cutter !== undefined && head !== undefined) {
+      const answer = cutter.message(this, head, bytes, start, end);
+      if (answer !== undefined) return answer;
+    }
     switch (type) {
       case TYPE.dataRow:
         if (head === undefined || (head.kind !== "query" && head.kind !== "execute") || head.refusal !== undefined)
           throw unexpected("DataRow");
-        head.rows += 1;
         this.#request = head.request;
-        if (head.masks && this.#row(head, bytes, start, end, available) === REPLACE) {
-          this.#replacesResponse = true;
-          return REPLACE;
-        }
-        this.#belongs(start, end);
-        return FORWARD;
+        if (head.masks && this.#row(head, bytes, start, end, available) === REPLACE)
+          return this.#counted(head, this.replacement?.length ?? 0, REPLACE);
+        return this.#counted(head, end - start, FORWARD, start);
       case TYPE.readyForQuery:
         return this.#ready(head, bytes[start + 5], start, end);
       case TYPE.commandComplete:
@@ -213,19 +222,48 @@ export class BackendReader implements MessageVisitor {
         this.#copyOut = true;
         return this.#answers(head, start, end);
       case TYPE.copyData:
-        if (!this.#copyOut) throw unexpected("CopyData");
-        if (head !== undefined) {
-          head.rows += 1;
-          this.#request = head.request;
-        }
-        this.#belongs(start, end);
-        return FORWARD;
+        if (!this.#copyOut || head === undefined) throw unexpected("CopyData");
+        this.#request = head.request;
+        return this.#counted(head, end - start, FORWARD, start);
       case TYPE.copyDone:
         this.#copyOut = false;
         return this.#answers(head, start, end);
       default:
         throw unexpected(`message type '${String.fromCharCode(type)}'`);
     }
+  }
+
+  /** A row of so many bytes for the client, unless a limit cuts the result here. */
+  #counted(head: Pending, bytes: number, answer: number, start = 0): number {
+    if (this.#relay.quotas?.row(head, bytes) === false) {
+      this.replacement = undefined;
+      return REPLACE;
+    }
+    head.rows += 1;
+    if (answer === REPLACE) this.#replacesResponse = true;
+    else this.#belongs(start, start + bytes);
+    return answer;
+  }
+
+  addToResponse(bytes: Uint8Array): void {
+    this.#replacesResponse = true;
+    this.emit(bytes);
+  }
+
+  answerWith(bytes: Uint8Array): number {
+    this.replacement = bytes;
+    this.#replacesResponse = true;
+    return REPLACE;
+  }
+
+  fail(head: Pending, reason: CutReason, bytes: Uint8Array, start: number, end: number): number {
+    head.failed = reason.failed;
+    this.replacement = reason.response;
+    if (bytes[start] !== TYPE.readyForQuery) return this.#failed(head, start, end, false);
+    this.#effects.errored();
+    this.replacement = Buffer.concat([reason.response, bytes.subarray(start, end)]);
+    this.#ready(head, bytes[start + 5], start, end);
+    return REPLACE;
   }
 
   /** A message that is part of the response to `head`, if that is an operation; `replacement` goes out instead where there is one. */
@@ -253,26 +291,17 @@ export class BackendReader implements MessageVisitor {
       throw unexpected("RowDescription");
     if (head.kind === "query") {
       this.#request = head.request;
-      if (head.masks) this.#plan(head, this.#columns(bytes, start, end), undefined);
+      if (head.masks) this.#plan(head, this.#descriptions.columns(bytes, start, end), undefined);
       return this.#answers(head, start, end);
     }
     if (head.statement !== undefined && this.#relay.policy.masks.length > 0) {
-      head.statement.columns = this.#columns(bytes, start, end);
+      head.statement.columns = this.#descriptions.columns(bytes, start, end);
       head.statement.describedIn = this.#relay.context();
       head.statement.describedAt = this.#relay.schemaEpoch;
     }
     const own = head.own;
     this.#relay.queue.shift();
     return own ? REPLACE : FORWARD;
-  }
-
-  /** Drivers ask for the same description over and over. */
-  #columns(bytes: Uint8Array, start: number, end: number): Columns {
-    if (this.#lastColumns === undefined || !sameBytes(bytes, start, end, this.#lastDescription)) {
-      this.#lastColumns = readColumns(bytes, start, end);
-      this.#lastDescription = copyOf(bytes, start, end);
-    }
-    return this.#lastColumns;
   }
 
   #plan(head: Pending, columns: Parameters<typeof planColumns>[0], formats: Parameters<typeof planColumns>[1]): void {
@@ -333,6 +362,7 @@ export class BackendReader implements MessageVisitor {
     if (type === TYPE.commandComplete) this.#tag(head, bytes, start, end);
     this.#actionsFor = undefined;
     this.#copyOut = false;
+    if (head.kind === "query" && this.#relay.quotas?.cutter?.keep(bytes, start, end) === true) return REPLACE;
     this.#answers(head, start, end);
     if (head.kind === "query") return FORWARD;
     this.#relay.copyAnswer(false);
@@ -412,10 +442,22 @@ export class BackendReader implements MessageVisitor {
       return masked === undefined ? FORWARD : REPLACE;
     }
     head.failed = { code: fields.code, message: masked === undefined ? fields.message : errorFields(masked, 0, masked.length).message };
+    if (head.refusal !== undefined && !fatal) this.replacement = head.refusal;
+    const cutter = relay.quotas?.cutter;
+    if (cutter?.cut !== undefined && !fatal) {
+      head.failed = cutter.cut.failed;
+      this.replacement = cutter.cut.response;
+      cutter.failed(head.kind);
+    }
+    return this.#failed(head, start, end, fatal);
+  }
+
+  /** The operation at the head has failed; `replacement`, if there is one, is what the client learns. */
+  #failed(head: Pending, start: number, end: number, fatal: boolean): number {
+    const relay = this.#relay;
     this.#actionsFor = undefined;
     this.#copyOut = false;
     this.#effects.errored();
-    if (head.refusal !== undefined && !fatal) this.replacement = head.refusal;
     const answer = this.#answers(head, start, end);
     // Whether the server read a Sync among the data before or after it failed cannot be known.
     if (relay.copyIn && relay.syncsInCopy > 0 && !fatal)
@@ -425,14 +467,16 @@ export class BackendReader implements MessageVisitor {
       return answer;
     }
     relay.copyAnswer(false);
-    this.#skipToSync(head);
+    const outcome = head.failed?.code === "57014" ? "cancelled" : "failed";
+    skipToSync(relay, head, outcome, this.#effects, () => this.#finish(head, outcome));
     return answer;
   }
 
   #maskedError(head: Pending | undefined, bytes: Uint8Array, start: number, end: number): Uint8Array | undefined {
-    const { policy, masker } = this.#relay;
-    if (policy.masks.length === 0) return undefined;
-    return maskedError(bytes, start, end, masker, masksColumns(this.#relay), head?.decision?.masksColumns === true);
+    const { masks } = this.#relay.policy;
+    if (masks.length === 0) return undefined;
+    const byColumn = masks.some((mask) => mask.columns.length > 0);
+    return maskedError(bytes, start, end, this.#relay.masker, byColumn, head?.decision?.masksColumns === true);
   }
 
   /** A value outside of a result: it has no column, but a detector may find something in it. */
@@ -443,47 +487,12 @@ export class BackendReader implements MessageVisitor {
     return this.#answers(this.#relay.queue.head(), start, end);
   }
 
-  /** The server ignores everything up to Sync, a Query too: nothing of it happened. */
-  #skipToSync(failed: Pending): void {
-    const { queue } = this.#relay;
-    let count = 0;
-    while (count < queue.size && queue.at(count).kind !== "sync") count += 1;
-    if (count === queue.size) this.#relay.skipping = true;
-    for (let index = count - 1; index >= 0; index -= 1) {
-      const entry = queue.at(index);
-      entry.undo?.();
-      this.#relay.parameterBytes -= entry.parameterBytes;
-      if (entry.classified !== undefined && entry.classified.effects.length > 0)
-        this.#effects.completed(this.#relay, entry.classified, true);
-      if (entry !== failed && entry.request !== 0) entry.failed = { code: "25P02", message: "skipped after an earlier error" };
-      const outcome = failed.failed?.code === "57014" ? "cancelled" : "failed";
-      if (entry === failed) this.#finish(entry, outcome);
-      else if (entry.request !== 0 && entry.refusal === undefined) {
-        this.#relay.recorder.outcome(entry.request, outcome, 0, 0, entry.failed, undefined);
-      }
-    }
-    for (let index = 0; index < count; index += 1) queue.shift();
-    this.#relay.answered();
-  }
-
   #parameterStatus(bytes: Uint8Array, start: number, end: number): number {
-    const nameEnd = bytes.indexOf(0, start + 5);
-    if (nameEnd < 0 || nameEnd >= end - 1 || bytes[end - 1] !== 0) throw unexpected("malformed ParameterStatus");
-    const name = Buffer.from(bytes.buffer, bytes.byteOffset + start + 5, nameEnd - start - 5).toString("utf8");
-    const value = Buffer.from(bytes.buffer, bytes.byteOffset + nameEnd + 1, end - nameEnd - 2).toString("utf8");
-    const pinned = PINNED_SETTINGS.get(name);
-    if (pinned !== undefined && value !== pinned) {
-      throw new SluiceError(
-        "SLUICE_PROTOCOL_VIOLATION",
-        `the setting ${name} changed to ${value}; Sluice reads statements under ${pinned} only`,
-      );
-    }
+    const { name, value, valueAt } = readParameterStatus(bytes, start, end);
     if (name === "search_path") this.#relay.searchPath.reported(parseSearchPath(value, this.#relay.grant.target.user));
-    return this.#searched(bytes, start, nameEnd + 1, end);
+    return this.#searched(bytes, start, valueAt, end);
   }
 }
-
-const masksColumns = (relay: Relay): boolean => relay.policy.masks.some((mask) => mask.columns.length > 0);
 
 const SEARCHED: ColumnAction = { kind: "scan", nullOnHit: false };
 

@@ -391,6 +391,7 @@ export function withInner(outer: Classified, inner: Classified): Classified {
     },
     copy: outer.copy === "none" ? inner.copy : outer.copy,
     explains: outer.explains || inner.explains,
+    returnsRows: outer.returnsRows || inner.returnsRows,
     secrets: [],
     refusal: outer.refusal ?? inner.refusal,
     empty: false,

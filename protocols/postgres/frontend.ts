@@ -6,7 +6,7 @@ import type { Refused } from "../../core/verdict.ts";
 import type { StatementRecord } from "../../store/types.ts";
 import { NameReader, readBind, readParameters } from "./bind.ts";
 import { type Decision, UNKNOWN_RELATION } from "./decide.ts";
-import { refusalResponse } from "./deny.ts";
+import { refusalResponse, sqlState } from "./deny.ts";
 import { changesObjects, sentEffects } from "./effects.ts";
 import { FORWARD, FORWARD_AND_ADD, HOLD, MessageFramer, type MessageVisitor, REPLACE } from "./frame.ts";
 import { describe, errorResponse, FRONTEND_MESSAGES, flush, parse, query, TYPE } from "./messages.ts";
@@ -106,6 +106,12 @@ export class FrontendReader implements MessageVisitor {
       relay.hold(relay.copyAnswered());
       return HOLD;
     }
+    if (relay.quotas?.mustWait(type) === true) {
+      // Without Sync the server keeps its answers to itself.
+      this.replacement = FLUSH;
+      relay.hold(relay.quotas.inStep());
+      return HOLD;
+    }
     switch (type) {
       case TYPE.copyData:
         relay.copyStarted = true;
@@ -164,9 +170,10 @@ export class FrontendReader implements MessageVisitor {
     const classified = this.#classify(bytes, textStart, textEnd);
     if (classified === undefined) return HOLD;
     const effective = this.#named.withNamed(classified);
-    const decision = this.#decide(effective, bytes, textStart, textEnd, undefined, undefined, this.#named.movedPath(classified, undefined));
-    if (decision === "hold") return HOLD;
+    const decided = this.#decide(effective, bytes, textStart, textEnd, undefined, undefined, this.#named.movedPath(classified, undefined));
+    if (decided === "hold") return HOLD;
     const relay = this.#relay;
+    const decision = relay.quotas?.judge(decided, effective, true) ?? decided;
     const secret = classified.secrets.length > 0;
     const recorded = secret ? redact(bytes.subarray(textStart, textEnd), classified.secrets) : undefined;
     const request =
@@ -175,11 +182,12 @@ export class FrontendReader implements MessageVisitor {
         : relay.recorder.intent(decision.record, undefined, recorded, 0, recorded.length);
     if (recorded !== undefined) this.#redacted = query(text(recorded, 0, recorded.length));
     if (decision.verdict.kind !== "allowed") return this.#refuse("query", decision, decision.verdict, request);
-    this.#allow("query", decision, request, effective);
+    const entry = this.#allow("query", decision, request, effective);
+    const opening = relay.quotas?.admitted(entry, effective);
     if (effective.copy === "in") relay.copyAwaited = true;
-    if (!secret) return FORWARD;
+    if (!secret && opening === undefined) return FORWARD;
     // Forwarded as it is, recorded without the secret.
-    this.replacement = copyOf(bytes, start, end);
+    this.replacement = Buffer.concat([opening ?? NO_BYTES, bytes.subarray(start, end)]);
     return REPLACE;
   }
 
@@ -270,8 +278,9 @@ export class FrontendReader implements MessageVisitor {
     const statement = portal.statement;
     // What an EXECUTE or FETCH stands for may have changed since it was parsed.
     const classified = this.#named.withNamed(statement.classified);
-    const decision = this.#decide(classified, undefined, 0, 0, statement, portal, this.#named.movedPath(classified, portal));
-    if (decision === "hold") return HOLD;
+    const decided = this.#decide(classified, undefined, 0, 0, statement, portal, this.#named.movedPath(classified, portal));
+    if (decided === "hold") return HOLD;
+    const decision = relay.quotas?.judge(decided, classified, false) ?? decided;
     const request = relay.recorder.intent(
       decision.record,
       statement.record,
@@ -297,6 +306,7 @@ export class FrontendReader implements MessageVisitor {
     const entry = this.#allow("execute", decision, request, classified);
     entry.statement = statement;
     entry.portal = portal;
+    relay.quotas?.admitted(entry, classified);
     if (described) {
       this.replacement = Buffer.concat([describe("P", portalName), bytes.subarray(start, end)]);
       return REPLACE;
@@ -437,7 +447,7 @@ export class FrontendReader implements MessageVisitor {
     const refusal: Refused = verdict.kind === "refused" ? verdict : heldRefusal(verdict.rule, verdict.policyVersion);
     relay.room.counters.decided(relay.grant.target.name, "deny", refusal.rule);
     const requestName = `${relay.id}/${request}`;
-    relay.recorder.outcome(request, "denied", 0, 0, { code: "42501", message: refusal.message }, undefined);
+    relay.recorder.outcome(request, "denied", 0, 0, { code: sqlState(refusal.code), message: refusal.message }, undefined);
     const entry = relay.queue.push(kind);
     entry.request = request;
     entry.decision = decision;

@@ -8,6 +8,11 @@ import type { Portal, PreparedStatement, Undo } from "./statements.ts";
  */
 export type PendingKind = "query" | "parse" | "bind" | "describe" | "execute" | "close" | "sync";
 
+/** Rows of the result are counted, and it may be cut … */
+export const LIMITED = 1;
+/** … and what it does besides must then be undone. */
+export const LIMITED_CAREFULLY = 2;
+
 export class Pending {
   kind: PendingKind = "sync";
   /** Number of the operation on record; 0: none. */
@@ -30,6 +35,7 @@ export class Pending {
   masked: Map<string, number> | undefined;
   /** Its rows go through a mask. */
   masks = false;
+  limited: 0 | typeof LIMITED | typeof LIMITED_CAREFULLY = 0;
 
   /** Let go of everything large. */
   release(): void {
@@ -57,6 +63,7 @@ export class Pending {
     this.parameterBytes = 0;
     this.masked = undefined;
     this.masks = false;
+    this.limited = 0;
     return this;
   }
 }

@@ -51,6 +51,7 @@ export const FUNCTION_CALL: Classified = {
   columnUse: { plain: [], star: false, expressions: [], predicates: [], wholeRows: false, untraceable: true },
   copy: "none",
   explains: false,
+  returnsRows: true,
   secrets: [],
   refusal: "the FunctionCall message is not let through; call the function in a statement",
   empty: false,

@@ -2,7 +2,8 @@ import { SluiceError, toSluiceError } from "../../core/errors.ts";
 import { LIMITS } from "../../core/limits.ts";
 import type { Masker } from "../../core/mask/types.ts";
 import type { Wire, WireHandler } from "../../core/net/types.ts";
-import type { SessionPolicy } from "../../core/policy/types.ts";
+import type { LimitRule, SessionPolicy } from "../../core/policy/types.ts";
+import type { Allowance, Exceeded } from "../../core/quota/allowance.ts";
 import type { Grant } from "../../core/verdict.ts";
 import type { Recorder, SessionRecorder } from "../../store/types.ts";
 import { BackendReader } from "./backend.ts";
@@ -11,6 +12,7 @@ import { type DecisionContext, type DecisionContexts, identityKey } from "./deci
 import { fatalResponse } from "./deny.ts";
 import { FrontendReader } from "./frontend.ts";
 import { PendingQueue } from "./pending.ts";
+import { Quotas } from "./quotas.ts";
 import { SearchPath } from "./search-path.ts";
 import type { Classifier } from "./sql/types.ts";
 import { NamedObjects } from "./statements.ts";
@@ -23,6 +25,8 @@ export interface RelayRoom {
   readonly counters: RelayCounters;
   /** A schema change went through: every worker's knowledge of this target's catalogue is stale. */
   catalogueChanged(target: string): void;
+  /** A limit in observe mode let something pass. */
+  limitObserved(relay: Relay, exceeded: Exceeded): void;
   fault(where: string, error: unknown): void;
 }
 
@@ -32,6 +36,7 @@ export interface RelayCounters {
   toClientBytes: number;
   decided(target: string, effect: "allow" | "deny", rule: string | undefined): void;
   maskedBy(rule: string, count: number): void;
+  limitHit(limit: string): void;
 }
 
 export interface RelayOptions {
@@ -40,6 +45,8 @@ export interface RelayOptions {
   readonly grant: Grant;
   readonly policy: SessionPolicy;
   readonly masker: Masker | undefined;
+  /** Limits of the policy; left out or undefined: none. The session's owner closes it. */
+  readonly allowance?: Allowance | undefined;
   readonly catalogue: Catalogue;
   readonly recorder: SessionRecorder;
   readonly client: Wire;
@@ -47,8 +54,8 @@ export interface RelayOptions {
   readonly clientAddress: string;
   /** search_path at the start, as far as known. */
   readonly searchPath: readonly string[] | undefined;
-  /** Ask the target to cancel what runs in this session (CancelRequest). */
-  readonly cancelUpstream: () => void;
+  /** Ask the target to cancel what runs in this session (CancelRequest). A promise resolves once it can strike nothing more. */
+  readonly cancelUpstream: () => unknown;
   readonly onExpiry: "cut" | "finish";
   readonly idleMillis: number;
 }
@@ -96,6 +103,8 @@ export class Relay {
   /** Bytes of Bind parameters kept for messages that await their answers. */
   parameterBytes = 0;
   lastActivityMillis = Date.now();
+  /** undefined: no limit has applied to this session so far. */
+  quotas: Quotas | undefined;
 
   #policy: SessionPolicy;
   #masker: Masker | undefined;
@@ -131,6 +140,7 @@ export class Relay {
     this.searchPath = new SearchPath(options.searchPath);
     this.#policy = options.policy;
     this.#identityKey = identityKey(options.grant);
+    if (options.allowance !== undefined) this.quotas = new Quotas(this, options.allowance);
     this.#frontend = new FrontendReader(this);
     this.#backend = new BackendReader(this);
     this.closed = new Promise((resolve) => {
@@ -204,6 +214,16 @@ export class Relay {
     this.#policy = policy;
     this.#masker = masker;
     this.#context = undefined;
+  }
+
+  /**
+   * Put other limits in force.
+   * @param make for a session that had none so far
+   * @throws SluiceError SLUICE_QUOTA_SESSIONS when the counters do not suffice
+   */
+  limit(limits: readonly LimitRule[], make: () => Allowance): void {
+    if (this.quotas !== undefined) this.quotas.allowance.adjust(limits);
+    else if (limits.length > 0) this.quotas = new Quotas(this, make());
   }
 
   /** Everything that a cached decision depends on, as it stands now. */
@@ -290,7 +310,12 @@ export class Relay {
 
   /** The client asked to cancel what runs. */
   cancel(): void {
-    if (this.busy) this.#options.cancelUpstream();
+    if (this.busy) void this.#options.cancelUpstream();
+  }
+
+  /** Cancel what runs. Resolves once the request can strike nothing that is sent later. */
+  async cancelRunning(): Promise<void> {
+    await this.#options.cancelUpstream();
   }
 
   drain(): void {
@@ -405,7 +430,7 @@ export class Relay {
   #expire(): void {
     this.#expired = true;
     if (this.#options.onExpiry === "cut" || !this.busy) {
-      if (this.busy) this.#options.cancelUpstream();
+      if (this.busy) void this.#options.cancelUpstream();
       this.fail(new SluiceError("SLUICE_CREDENTIAL_EXPIRED", "your credential has expired", { hint: "Sign in again and reconnect." }));
     }
   }
@@ -434,7 +459,7 @@ export class Relay {
     clearInterval(this.#idleTimer);
     this.#frontend.stop();
     this.#backend.stop();
-    if (cancel) this.#options.cancelUpstream();
+    if (cancel) void this.#options.cancelUpstream();
     try {
       for (let index = 0; index < this.queue.size; index += 1) this.#settle(index, outcome, reason);
       this.recorder.close(reason);

@@ -55,6 +55,7 @@ export class Walk {
   wholeRows = false;
   untraceable = false;
   explains = false;
+  returnsRows = false;
   copy: "none" | "in" | "out" = "none";
   /** The setting that set_config(name, …) means where `name` is a column (queries.ts). */
   settingOfRow: string | undefined;
@@ -239,6 +240,7 @@ export class Walk {
       },
       copy: this.copy,
       explains: this.explains,
+      returnsRows: this.returnsRows,
       secrets,
       refusal,
       empty: statements === 0 && refusal === undefined,
