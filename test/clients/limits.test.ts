@@ -1,10 +1,12 @@
 import assert from "node:assert/strict";
 import { after, before, describe, test } from "node:test";
 import { setTimeout as sleep } from "node:timers/promises";
+import pg from "pg";
 import { bind, close, execute, flush, parse, query, sync } from "../../protocols/postgres/messages.ts";
+import { psql } from "../helpers/clients.ts";
 import { waitFor } from "../helpers/processes.ts";
 import { auditEvents, liveSessions } from "../resilience/rig.ts";
-import { errors, type RawClient, states, tags, types } from "./raw.ts";
+import { errors, type RawClient, rawCancel, states, tags, types } from "./raw.ts";
 import { rawAt, startWorld, VERSIONS, type World } from "./world.ts";
 
 // Limits of the policy: results cut in their middle, the transaction an error would leave, and what all sessions share.
@@ -20,6 +22,8 @@ create function noisy(n int) returns int language plpgsql as $$ begin insert int
 const policyOf = (...limits: string[]): string => `version: 1
 rules:
   - { name: all, effect: allow }
+masks:
+  - { name: filler, who: { groups: [masked] }, columns: [public.numbers.filler] }
 limits:
 ${limits.map((limit) => `  - ${limit}`).join("\n")}
 `;
@@ -30,6 +34,7 @@ const POLICY = policyOf(
   "{ name: short, who: { groups: [short] }, rows: 10, per: 1s }",
   "{ name: few, who: { groups: [few] }, statements: 3, per: 1h }",
   "{ name: one-session, who: { groups: [single] }, sessions: 1 }",
+  "{ name: masked-bytes, who: { groups: [masked] }, bytes: 2kB, per: 1h }",
   "{ name: watched, mode: observe, who: { groups: [watched] }, rows: 5, statements: 2, per: 1h }",
 );
 
@@ -309,6 +314,99 @@ for (const version of VERSIONS) {
         again.close();
         return errors(again.startup).length === 0;
       });
+    });
+
+    test("statements right behind a cut never meet its CancelRequest", { timeout: 60_000 }, async () => {
+      await clear();
+      const user = `user${users++}`;
+      for (let round = 0; round < 30; round += 1) {
+        const client = await open("ten", `${user}-${round}`);
+        const text = `select n from numbers limit ${round % 3 === 0 ? 11 : round % 3 === 1 ? 1_000 : 20_000}`;
+        const frames = await client.ask(
+          [
+            round % 2 === 0 ? query(text) : Buffer.concat([extended(text), sync()]),
+            query("set work_mem to '1MB'"),
+            query("insert into log values ('x')"),
+          ],
+          3,
+        );
+        assert.match(types(frames), /^(T|12)D{10}EZCZCZ$/);
+        assert.equal(errors(frames)[0]?.["C"], "53400");
+        client.close();
+      }
+      assert.equal((await logged()).length, 30);
+    });
+
+    test("psql and node-postgres", { timeout: 60_000 }, async () => {
+      const shell = await psql(await destination("ten"), "select n from numbers order by n; select 'unreached'; ", [
+        "-A",
+        "-t",
+        "-v",
+        "ON_ERROR_STOP=1",
+      ]);
+      assert.notEqual(shell.code, 0);
+      assert.match(shell.stderr, /limit "ten-rows" does not allow more: 10 of 10 rows/);
+      assert.doesNotMatch(shell.stdout, /unreached|^11$/m);
+      const to = await destination("ten");
+      const client = new pg.Client({ host: "127.0.0.1", port: to.port, user: to.user, password: to.password, database: to.database });
+      await client.connect();
+      assert.equal((await client.query("select n from numbers where n <= $1", [6])).rows.length, 6);
+      await assert.rejects(client.query("select n from numbers where n <= $1", [6]), { code: "53400" });
+      await assert.rejects(client.query({ name: "named", text: "select 1" }), { code: "53400" });
+      assert.equal((await client.query("insert into log values ($1)", ["x"])).rowCount, 1);
+      await client.end();
+    });
+
+    test("masked rows are counted as the client sees them", { timeout: 30_000 }, async () => {
+      const client = await open("masked");
+      const frames = await client.query("select filler, n from numbers");
+      const sizes = frames.filter(({ type }) => type === "D").map(({ body }) => body.length + 5);
+      assert.ok(sizes.length > 20, `${sizes.length} rows`);
+      assert.ok(sizes.reduce((sum, bytes) => sum + bytes, 0) <= 2_000);
+      assert.match(types(frames), /^TD+EZ$/);
+      assert.doesNotMatch(JSON.stringify(frames.map(({ body }) => body.toString("latin1"))), /xxx/);
+      const piped = await (await open("masked")).ask([extended("select filler, n from numbers"), sync()]);
+      assert.match(types(piped), /^12D{20,}EZ$/);
+      client.close();
+    });
+
+    test("a client's own cancel, and leaving in the middle", { timeout: 30_000 }, async () => {
+      await clear();
+      const to = await destination("many");
+      const client = await rawAt(to);
+      client.send(query("insert into log values ('lost'); select pg_sleep(20)"));
+      await sleep(300);
+      await rawCancel({ port: to.port }, client.processId, client.key);
+      const frames = await client.until("Z");
+      assert.equal(types(frames) + states(frames), "CTEZI".replace("T", types(frames).includes("T") ? "T" : ""));
+      assert.equal(errors(frames)[0]?.["C"], "57014");
+      assert.deepEqual(tags(await client.query("set work_mem to '1MB'")), ["SET"]);
+      client.send(query("insert into log values ('lost'); select pg_sleep(20)"));
+      await sleep(300);
+      client.destroy();
+      await sleep(300);
+      assert.deepEqual(await logged(), []);
+    });
+
+    test("a reload changes limits of live sessions; what an entry has counted stays", { timeout: 60_000 }, async () => {
+      const changed = (rows: number, extra = "") =>
+        POLICY.replace("rows: 10, per: 1h", `rows: ${rows}, per: 1h`).replace("rows: 10000", "rows: 10001") + extra;
+      const client = await open("ten");
+      const free = await open("nobody");
+      assert.equal(data(await client.query("select n from numbers limit 6")), 6);
+      await world.reload(changed(8));
+      assert.equal(data(await client.query("select n from numbers limit 6")), 2);
+      await world.reload(changed(12));
+      assert.equal(data(await client.query("select n from numbers limit 6")), 4);
+      await world.reload(changed(12, "  - { name: new, rows: 3, per: 1h }\n"));
+      assert.equal(data(await free.query("select n from numbers limit 6")), 3);
+      await world.reload(policyOf("{ name: other, who: { groups: [else] }, sessions: 1 }"));
+      assert.equal(data(await client.query("select n from numbers limit 60")), 60);
+      assert.equal(data(await free.query("select n from numbers limit 60")), 60);
+      await world.reload(POLICY);
+      assert.equal(types(await client.query("select 1")), "EZ", "taken out and put back, it still knows");
+      client.close();
+      free.close();
     });
 
     test("observe lets pass and records", { timeout: 30_000 }, async () => {
