@@ -5,7 +5,7 @@ import pg from "pg";
 import { bind, close, execute, flush, parse, query, sync } from "../../protocols/postgres/messages.ts";
 import { psql } from "../helpers/clients.ts";
 import { waitFor } from "../helpers/processes.ts";
-import { auditEvents, liveSessions } from "../resilience/rig.ts";
+import { auditEvents, liveSessions, metric } from "../resilience/rig.ts";
 import { errors, type RawClient, rawCancel, states, tags, types } from "./raw.ts";
 import { rawAt, startWorld, VERSIONS, type World } from "./world.ts";
 
@@ -284,6 +284,7 @@ for (const version of VERSIONS) {
       assert.equal(errors(frames)[0]?.["C"], "53400");
       assert.match(errors(frames)[0]?.["M"] ?? "", /limit "few" does not allow more: 3 of 3 statements within 1 h/);
       client.close();
+      await waitFor("the metric", async () => (await metric(world.gateway, 'sluice_limit_hits_total{limit="few"}')) > 0);
       await waitFor("the record", async () => {
         const events = await auditEvents(world.gateway);
         return events.some(
