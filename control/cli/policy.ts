@@ -3,7 +3,7 @@ import type { Command } from "commander";
 import type { LoadedConfig } from "../../core/config/load.ts";
 import { SluiceError } from "../../core/errors.ts";
 import type { Explanation } from "../../core/policy/explain.ts";
-import type { LimitRule, Operation } from "../../core/policy/types.ts";
+import type { Operation } from "../../core/policy/types.ts";
 import { type Common, command, print, printJson, printTable, qualifyName, run, wantsJson } from "./context.ts";
 
 interface ExplainOptions extends Common {
@@ -139,7 +139,7 @@ async function explainStatement(options: ExplainOptions): Promise<void> {
   }
 }
 
-function limitText({ name, observe, rows, bytes, statements, sessions, perMillis }: LimitRule): string {
+function limitText({ name, observe, rows, bytes, statements, sessions, perMillis }: Explanation["limits"][number]): string {
   const window = perMillis === undefined ? "" : ` per ${perMillis / 1_000} s`;
   const counted = Object.entries({ rows, bytes, statements }).filter(([, amount]) => amount !== undefined);
   const parts = counted.map(([what, amount]) => `${amount} ${what}${window}`);

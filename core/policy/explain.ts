@@ -39,7 +39,7 @@ export interface Explanation {
   /** Names of the masks in force. */
   readonly masks: readonly string[];
   /** The limits that apply; what of them is used up only the running gateway knows. */
-  readonly limits: readonly LimitRule[];
+  readonly limits: readonly Omit<LimitRule, "key">[];
   /** Resources that need no rule, because they are introspection catalogues. */
   readonly introspection: readonly string[];
 }
@@ -69,7 +69,7 @@ export function explain(
     observed: "observed" in verdict ? verdict.observed : undefined,
     rules: policy.rules.map((rule) => explainRule(policy, rule, identity, target, operation, context)),
     masks: session?.masks.map((mask) => mask.name) ?? [],
-    limits: session?.limits ?? [],
+    limits: session?.limits.map(({ key: _key, ...limit }) => limit) ?? [],
     introspection: operation.accesses.flatMap((access) =>
       access.action === INTROSPECTION_ACTION ? access.resources.filter((resource) => INTROSPECTION.has(resource)) : [],
     ),

@@ -162,7 +162,10 @@ test("masks", () => {
 test("limits", () => {
   const inLimits = (...limits: string[]) => errors(`version: 1\nlimits:\n${limits.map((limit) => `  - ${limit}`).join("\n")}`).join("\n");
   assert.equal(inLimits("{ who: { groups: [agents] }, rows: 100000, bytes: 50MB, per: 1h }", "{ name: few, sessions: 3 }"), "");
-  assert.match(inLimits("{ rows: 0, per: 1h }"), /^p0.yaml:3:\d+: limits\[0\].rows: expected a whole number from 1 to 1000000000000, got 0/);
+  assert.match(
+    inLimits("{ rows: 0, per: 1h }"),
+    /^p0.yaml:3:\d+: limits\[0\].rows: expected a whole number from 1 to 1000000000000, got 0/,
+  );
   assert.match(inLimits("{ rows: 5 }"), /^p0.yaml:3:5: limits\[0\].per: expected a duration, which rows needs, got nothing/);
   assert.match(inLimits("{ sessions: 5, per: 1h }"), /^p0.yaml:3:\d+: limits\[0\].per: expected rows, bytes or statements beside it/);
   assert.match(inLimits("{ who: { groups: [a] } }"), /^p0.yaml:3:5: limits\[0\]: expected rows, bytes, statements or sessions, got none/);

@@ -89,6 +89,23 @@ test("the gateway's own transaction ends with ROLLBACK where the result was cut"
   assert.ok(!cutter.isBusy);
 });
 
+test("a COMMIT of the gateway's own that fails inside the block is followed by ROLLBACK", () => {
+  const { queue, cutter, sent, from } = rig();
+  queue.push("query");
+  cutter.wrap();
+  assert.equal(from(message("Z", "T")), REPLACE);
+  assert.equal(from(message("Z", "T")), REPLACE);
+  assert.equal(from(message("E", "C57014\0\0")), undefined);
+  assert.equal(from(message("Z", "E")), REPLACE);
+  assert.deepEqual(
+    sent.map((each) => each.slice(5, -1)),
+    ["COMMIT", "ROLLBACK"],
+  );
+  assert.equal(from(message("C", "ROLLBACK\0")), REPLACE);
+  assert.equal(from(message("Z", "I")), undefined);
+  assert.ok(cutter.atRest);
+});
+
 test("what could already have happened behind the result ends the session", () => {
   const { queue, cutter } = rig();
   const head = queue.push("execute");

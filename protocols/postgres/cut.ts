@@ -225,6 +225,12 @@ export class Cutter {
           this.#send(COMMIT);
         }
         return SWALLOW;
+      case "committing":
+        if (status === IDLE) return this.#rest(head);
+        // The client's own CancelRequest can strike the COMMIT.
+        this.#step = "rollingBack";
+        this.#send(ROLLBACK);
+        return SWALLOW;
       case "cut":
         if (head.failed !== undefined || status === IDLE || status === FAILED_BLOCK) return this.#rest(head);
         this.#step = "failing";

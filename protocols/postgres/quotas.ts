@@ -89,6 +89,13 @@ export class Quotas {
   /** Does a limit stand in the way of what the policy allows? Counts the statements if none does. */
   judge(decision: Decision, classified: Classified, isQuery: boolean): Decision {
     if (decision.verdict.kind !== "allowed") return decision;
+    const judged = this.#judge(decision, classified, isQuery);
+    // Rows are counted when they come, which may be hours later.
+    this.allowance.newTurn();
+    return judged;
+  }
+
+  #judge(decision: Decision, classified: Classified, isQuery: boolean): Decision {
     const { allowance } = this;
     allowance.newTurn();
     const limit = allowance.cutting;

@@ -45,6 +45,14 @@ before(async () => {
 after(() => world.stop());
 
 let users = 0;
+const COPY_DONE = Buffer.from([0x63, 0, 0, 0, 4]);
+function copyData(text: string): Buffer {
+  const message = Buffer.alloc(5 + Buffer.byteLength(text));
+  message.write("d", 0, "latin1");
+  message.writeInt32BE(4 + Buffer.byteLength(text), 1);
+  message.write(text, 5);
+  return message;
+}
 const extended = (sql: string, maxRows = 0): Buffer => Buffer.concat([parse("", sql), bind("", ""), execute("", maxRows)]);
 
 for (const version of VERSIONS) {
@@ -114,6 +122,13 @@ for (const version of VERSIONS) {
       client.close();
     });
 
+    test("rows count when they come, not when they were asked for", { timeout: 30_000 }, async () => {
+      const client = await open("short");
+      assert.equal(data(await client.query("select pg_sleep(1.5)")), 1);
+      assert.equal(data(await client.query("select n from numbers limit 20")), 9);
+      client.close();
+    });
+
     test("a transaction is failed, whether the server had finished or not", { timeout: 60_000 }, async () => {
       await clear();
       for (const text of ["select n from numbers order by n limit 15", "select n, filler from numbers"]) {
@@ -171,14 +186,17 @@ for (const version of VERSIONS) {
       assert.equal(types(fine), "CTDCZ");
       assert.deepEqual(tags(fine), ["INSERT 0 1", "INSERT 0 1"]);
       assert.equal(states(fine), "I");
+      client.send(query("insert into log values ('c') returning what; copy log from stdin; select 1"));
+      assert.equal(types(await client.until("G")), "TDCG");
+      assert.equal(types(await client.ask([copyData("d\n"), COPY_DONE])), "CTDCZ");
       const orphan = await client.query("insert into children values (1) returning id");
       assert.equal(types(orphan), "TDEZ");
       assert.equal(errors(orphan)[0]?.["C"], "23503");
       assert.equal(states(orphan), "I");
-      const broken = await client.query("insert into log values ('c') returning 1/0");
+      const broken = await client.query("insert into log values ('e') returning 1/0");
       assert.match(types(broken), /^T?EZ$/);
       assert.equal(states(broken), "I");
-      assert.deepEqual(await logged(), ["a", "b"]);
+      assert.deepEqual(await logged(), ["a", "b", "c", "d"]);
       assert.equal(types(await client.query("select 1")), "TDCZ");
       client.close();
     });
