@@ -8,6 +8,10 @@ const MOST_BYTES = new Map([
   // A portal, what undoes it, and the fields of its Bind.
   ["relay, one prepared query, 16 a commit", 450],
   ["relay, one simple query, 16 a commit", 250],
+  ["relay, a row of a result", 10],
+  // Points in time that are handed on.
+  ["relay, a row of a result under limits of rows and bytes", 60],
+  ["relay, one simple query under limits, 16 a commit", 450],
 ]);
 
 test("bytes of heap per forwarded query", { timeout: 60_000 }, async (context) => {

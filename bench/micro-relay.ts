@@ -6,10 +6,14 @@ import { createMasker } from "../core/mask/masker.ts";
 import type { Wire, WireHandler } from "../core/net/types.ts";
 import { compilePolicy } from "../core/policy/compile.ts";
 import { parsePolicies } from "../core/policy/parse.ts";
+import type { LimitRule } from "../core/policy/types.ts";
+import { Allowance } from "../core/quota/allowance.ts";
+import { allocateQuotas, QuotaTable } from "../core/quota/table.ts";
 import type { Catalogue } from "../protocols/postgres/catalogue.ts";
 import { DecisionContexts } from "../protocols/postgres/decide.ts";
 import { bind, describe, execute, parse, query, sync } from "../protocols/postgres/messages.ts";
-import { Relay, type RelayCounters } from "../protocols/postgres/relay.ts";
+import { Relay } from "../protocols/postgres/relay.ts";
+import type { RelayCounters } from "../protocols/postgres/relay-options.ts";
 import { createClassifier } from "../protocols/postgres/sql/classify.ts";
 import { openRecorder } from "../store/recorder.ts";
 import { removeFolder, temporaryFolder } from "../test/helpers/processes.ts";
@@ -72,6 +76,20 @@ const catalogue: Catalogue = {
   mayMove: () => false,
 };
 
+/** Never reached. */
+const LIMIT: LimitRule = {
+  name: "bench",
+  key: "bench",
+  observe: false,
+  rows: 1e12,
+  bytes: 1e15,
+  statements: 1e12,
+  sessions: 100,
+  perMillis: 3_600_000,
+};
+/** Rows of one read. */
+const ROWS = 1_000;
+
 const target: TargetConfig = {
   name: "bench",
   protocol: "postgres",
@@ -128,9 +146,10 @@ export async function relayCases(): Promise<MicroCases> {
     new Uint8Array(32),
     undefined,
   );
-  const counters: RelayCounters = { fromClientBytes: 0, toClientBytes: 0, decided() {}, maskedBy() {} };
-  const room = { classifier, contexts: new DecisionContexts(), recorder, counters, catalogueChanged() {}, fault() {} };
-  const sessions = Array.from({ length: SESSIONS }, (_, index) => {
+  const counters: RelayCounters = { fromClientBytes: 0, toClientBytes: 0, decided() {}, maskedBy() {}, limitHit() {} };
+  const room = { classifier, contexts: new DecisionContexts(), recorder, counters, catalogueChanged() {}, limitObserved() {}, fault() {} };
+  const quotas = new QuotaTable(allocateQuotas(2), 1);
+  const session = (index: number, limits: readonly LimitRule[]) => {
     const client = new NoWire();
     const upstream = new NoWire();
     const relay = new Relay({
@@ -139,6 +158,7 @@ export async function relayCases(): Promise<MicroCases> {
       grant,
       policy: policy.session(grant),
       masker,
+      allowance: limits.length === 0 ? undefined : new Allowance(quotas, identity, limits, true),
       catalogue,
       recorder: recorder.open({
         id: `bench${index}`,
@@ -161,7 +181,9 @@ export async function relayCases(): Promise<MicroCases> {
     });
     relay.start(new Uint8Array(0), new Uint8Array(0));
     return { client, upstream, relay };
-  });
+  };
+  const sessions = Array.from({ length: SESSIONS }, (_, index) => session(index, []));
+  const limited = sessions.map((_, index) => session(SESSIONS + index, [LIMIT]));
   const deliver = (wire: NoWire, bytes: Buffer): void => wire.handler.onData(bytes, 0, bytes.length);
   const prepared = { ask: Buffer.concat([bind("", "P_0", ["4711"]), describe("P", ""), execute(""), sync()]) };
   const answer = Buffer.concat([bindComplete, rowDescription(), dataRow, complete, ready]);
@@ -180,6 +202,19 @@ export async function relayCases(): Promise<MicroCases> {
   deliver(sessions[0]!.upstream, answer);
   if (passed() - before !== answer.length) throw new Error("the benchmark's query was not answered");
   let turn = 0;
+  const rows = Buffer.concat([rowDescription(), ...Array.from({ length: ROWS }, () => dataRow), complete, ready]);
+  const result = ({ client, upstream }: ReturnType<typeof session>) => {
+    deliver(client, simple[0]!);
+    recorder.commit();
+    deliver(upstream, rows);
+    recorder.commit();
+  };
+  const simpleQueries = (all: typeof sessions) => {
+    for (const { client } of all) deliver(client, simple[turn++ % simple.length]!);
+    recorder.commit();
+    for (const { upstream } of all) deliver(upstream, simpleAnswer);
+    recorder.commit();
+  };
   return {
     cases: [
       {
@@ -197,13 +232,11 @@ export async function relayCases(): Promise<MicroCases> {
         name: "relay, one simple query, 16 a commit",
         operations: SESSIONS,
         unit: "query",
-        run: () => {
-          for (const { client } of sessions) deliver(client, simple[turn++ % simple.length]!);
-          recorder.commit();
-          for (const { upstream } of sessions) deliver(upstream, simpleAnswer);
-          recorder.commit();
-        },
+        run: () => simpleQueries(sessions),
       },
+      { name: "relay, a row of a result", operations: ROWS, unit: "row", run: () => result(sessions[0]!) },
+      { name: "relay, a row of a result under limits of rows and bytes", operations: ROWS, unit: "row", run: () => result(limited[0]!) },
+      { name: "relay, one simple query under limits, 16 a commit", operations: SESSIONS, unit: "query", run: () => simpleQueries(limited) },
     ],
     close: async () => {
       await recorder.close();

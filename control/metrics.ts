@@ -12,6 +12,8 @@ export interface WorkerDelta {
   /** Refused operations by rule; where no rule matched, under `none`. */
   readonly denied?: Readonly<Record<string, number>>;
   readonly masked?: Readonly<Record<string, number>>;
+  /** Times that a limit of the policy stood in the way, or would have. */
+  readonly limitHits?: Readonly<Record<string, number>>;
   readonly dialErrors?: Readonly<Record<string, number>>;
   readonly authFailures?: readonly { readonly issuer: string | undefined; readonly code: string; readonly count: number }[];
   readonly bytesFromClients?: number;
@@ -58,11 +60,14 @@ export function createMetrics(options: { readonly process?: boolean } = {}): Met
   const journalBytes = counter("journal_bytes_total", "Bytes written to the journal.");
   const restarts = counter("worker_restarts_total", "Workers that ended and were replaced.");
   const masked = counter("masked_values_total", "Values masked.", ["rule"]);
+  const limitHits = counter("limit_hits_total", "Times that a limit of the policy refused or cut something, or would have (observe).", [
+    "limit",
+  ]);
   const dialErrors = counter("dial_errors_total", "Connections to targets that failed.", ["target"]);
   const locks = gauge("locks", "Locks in force.");
   if (options.process !== false) collectDefaultMetrics({ register: registry, prefix: "sluice_" });
 
-  const bound = { target: bounded(), rule: bounded(), mask: bounded(), issuer: bounded(), code: bounded() };
+  const bound = { target: bounded(), rule: bounded(), mask: bounded(), limit: bounded(), issuer: bounded(), code: bounded() };
   const each = (counts: Readonly<Record<string, number>> | undefined, count: (name: string, value: number) => void) => {
     for (const [name, value] of Object.entries(counts ?? {})) if (value > 0) count(name, value);
   };
@@ -82,6 +87,7 @@ export function createMetrics(options: { readonly process?: boolean } = {}): Met
       }
       each(delta.denied, (rule, value) => denied.inc({ rule: bound.rule(rule) }, value));
       each(delta.masked, (rule, value) => masked.inc({ rule: bound.mask(rule) }, value));
+      each(delta.limitHits, (limit, value) => limitHits.inc({ limit: bound.limit(limit) }, value));
       each(delta.dialErrors, (target, value) => dialErrors.inc({ target: bound.target(target) }, value));
       for (const { issuer, code, count } of delta.authFailures ?? []) {
         if (count > 0) authFailures.inc({ issuer: bound.issuer(issuer ?? "unknown"), code: bound.code(code) }, count);

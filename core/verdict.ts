@@ -40,7 +40,7 @@ export interface Allowed extends VerdictBase {
 /** Refusing needs no proof: any step may do it. */
 export interface Refused extends VerdictBase {
   readonly kind: "refused";
-  readonly code: "SLUICE_DENIED" | "SLUICE_APPROVAL_UNAVAILABLE" | "SLUICE_LOCKED" | "SLUICE_MASK_IMPOSSIBLE";
+  readonly code: "SLUICE_DENIED" | "SLUICE_APPROVAL_UNAVAILABLE" | "SLUICE_LOCKED" | "SLUICE_MASK_IMPOSSIBLE" | "SLUICE_QUOTA_EXCEEDED";
   /** For the client: what was refused and by which rule. */
   readonly message: string;
   readonly hint: string | undefined;

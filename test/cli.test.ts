@@ -66,6 +66,9 @@ rules:
     actions: [sql:drop]
     effect: deny
     message: Schema changes go through migrations.
+limits:
+  - { name: analysts, who: { groups: [analytics] }, rows: 1000, sessions: 5, per: 90s }
+  - { name: others, who: { groups: [dba] }, rows: 1000, per: 1h }
 `;
 const SECRET = { ORDERS_PASSWORD: "correct-horse" };
 
@@ -136,6 +139,8 @@ describe("policy", () => {
     assert.equal(allowed.code, 0, allowed.err);
     assert.match(allowed.out, /allow.*analysts-read/);
     assert.match(allowed.out, /no-drop/);
+    assert.match(allowed.out, /^limit +analysts: 1000 rows per 90 s, 5 sessions$/m);
+    assert.doesNotMatch(allowed.out, /others/);
     const denied = JSON.parse((await explain("drop table customers", "analytics", "-o", "json")).out);
     assert.equal(denied.effect, "deny");
     assert.equal(denied.rule, "no-drop");

@@ -5,6 +5,7 @@ import type { Identity } from "../core/identity/types.ts";
 import { LIMITS } from "../core/limits.ts";
 import { ProxyHeaderError } from "../core/net/proxy-header.ts";
 import type { Transport, Wire } from "../core/net/types.ts";
+import { Allowance } from "../core/quota/allowance.ts";
 import type { Grant } from "../core/verdict.ts";
 import { Conversation } from "../protocols/postgres/conversation.ts";
 import { fatalResponse } from "../protocols/postgres/deny.ts";
@@ -118,10 +119,14 @@ async function openSession(
   const { target, identity } = grant;
   const { wire } = conversation;
   const id = randomBytes(10).toString("hex");
-  const giveBack = await room.upstreamSlots.acquire(target.name, room.snapshot.targetSlots[target.name] ?? 0, target.connections.max);
+  // Before anything is done at the target, or waited for.
+  const { limits } = room.policy.session(grant);
+  let allowance = limits.length === 0 ? undefined : new Allowance(room.quotas, identity, limits, true);
+  let giveBack = (): void => {};
   let upstream: Upstream | undefined;
   let relay: Relay | undefined;
   try {
+    giveBack = await room.upstreamSlots.acquire(target.name, room.snapshot.targetSlots[target.name] ?? 0, target.connections.max);
     // Read before dialling: from dial's answer on, the wire must not wait for anything.
     const catalogue = room.catalogue(grant);
     if (!catalogue.loaded) await catalogue.refresh();
@@ -136,6 +141,8 @@ async function openSession(
       throw new SluiceError("SLUICE_TARGET_UNREACHABLE", `target "${target.name}" was changed meanwhile`, { hint: "Connect again." });
     }
     const policy = room.policy.session(current);
+    if (allowance !== undefined) allowance.adjust(policy.limits);
+    else if (policy.limits.length > 0) allowance = new Allowance(room.quotas, identity, policy.limits, true);
     const processId = room.nextProcessId();
     const key = randomBytes(greeting.protocolMinor === 2 ? 32 : 4);
     const recorder = room.recorder.open({
@@ -164,6 +171,7 @@ async function openSession(
       grant: current,
       policy,
       masker: room.masker(policy.masks),
+      allowance,
       catalogue,
       recorder,
       client: wire,
@@ -175,6 +183,10 @@ async function openSession(
       onExpiry: room.snapshot.config.onExpiry,
       idleMillis: room.snapshot.config.limits.idleMillis,
     });
+    if (allowance?.observed !== undefined) {
+      room.limitObserved(relay, allowance.observed);
+      allowance.settle();
+    }
     welcome(conversation, upstream.parameters, processId, key);
     room.opened(relay, processId, key, greeting.applicationName);
     try {
@@ -183,9 +195,10 @@ async function openSession(
       // The client went away in the very moment of the welcome.
       relay.fail(toSluiceError(error));
     }
-    return sessionOf(relay, processId, giveBack, room);
+    return sessionOf(relay, processId, allowance, giveBack, room);
   } catch (error) {
     giveBack();
+    (relay?.quotas?.allowance ?? allowance)?.close();
     // A relay closes its wires itself, last words first.
     if (relay === undefined) upstream?.wire.destroy();
     else relay.fail(toSluiceError(error));
@@ -195,15 +208,16 @@ async function openSession(
 
 // Closures of a session's whole life are made out here: one made inside openSession would keep all that openSession knows.
 const cancels =
-  (upstream: Pick<Upstream, "backendPid" | "backendKey" | "cancelTarget">, transport: Transport): (() => void) =>
+  (upstream: Pick<Upstream, "backendPid" | "backendKey" | "cancelTarget">, transport: Transport): (() => Promise<boolean>) =>
   () =>
-    void cancel(upstream, transport);
+    cancel(upstream, transport);
 
-const sessionOf = (relay: Relay, processId: number, giveBack: () => void, room: Room): Session => ({
+const sessionOf = (relay: Relay, processId: number, allowance: Allowance | undefined, giveBack: () => void, room: Room): Session => ({
   relay,
   ended: () => {
     room.closed(relay, processId);
     giveBack();
+    (relay.quotas?.allowance ?? allowance)?.close();
   },
 });
 
@@ -253,6 +267,7 @@ const TURNED_AWAY: ReadonlySet<string> = new Set([
   "SLUICE_TARGET_UNKNOWN",
   "SLUICE_LOCKED",
   "SLUICE_DENIED",
+  "SLUICE_QUOTA_SESSIONS",
   "SLUICE_APPROVAL_UNAVAILABLE",
 ]);
 

@@ -1,5 +1,5 @@
 import type { WorkerDelta } from "../control/metrics.ts";
-import type { RelayCounters } from "../protocols/postgres/relay.ts";
+import type { RelayCounters } from "../protocols/postgres/relay-options.ts";
 
 /** What a worker counts between two reports. The relay adds to plain numbers; names are counted where operations end. */
 export class Counters implements RelayCounters {
@@ -14,6 +14,7 @@ export class Counters implements RelayCounters {
   #decided = new Map<string, { allow: number; deny: number }>();
   #deniedBy = new Map<string, number>();
   #maskedBy = new Map<string, number>();
+  #limitHits = new Map<string, number>();
   #dialErrors = new Map<string, number>();
   #authFailures = new Map<string, { issuer: string | undefined; code: string; count: number }>();
   #journalBytes = 0;
@@ -41,6 +42,11 @@ export class Counters implements RelayCounters {
     increase(this.#maskedBy, rule, count);
   }
 
+  limitHit(limit: string): void {
+    increase(this.#limitHits, limit, 1);
+    this.#changed = true;
+  }
+
   dialError(target: string): void {
     increase(this.#dialErrors, target, 1);
     this.#changed = true;
@@ -62,6 +68,7 @@ export class Counters implements RelayCounters {
       operations: Object.fromEntries(this.#decided),
       denied: Object.fromEntries(this.#deniedBy),
       masked: Object.fromEntries(this.#maskedBy),
+      limitHits: Object.fromEntries(this.#limitHits),
       dialErrors: Object.fromEntries(this.#dialErrors),
       authFailures: [...this.#authFailures.values()],
       bytesFromClients: this.fromClientBytes,
@@ -74,6 +81,7 @@ export class Counters implements RelayCounters {
     this.#decided = new Map();
     this.#deniedBy = new Map();
     this.#maskedBy = new Map();
+    this.#limitHits = new Map();
     this.#dialErrors = new Map();
     this.#authFailures = new Map();
     this.#journalBytes = journalBytes;

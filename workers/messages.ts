@@ -29,6 +29,8 @@ export interface WorkerData {
    */
   readonly descriptors: SharedArrayBuffer;
   readonly upstreams: SharedArrayBuffer;
+  /** What limits of the policy have counted; core/quota/table.ts has its layout. */
+  readonly quotas: SharedArrayBuffer;
   /** One element a worker slot: thread that holds it, 0 when free. */
   readonly slots: SharedArrayBuffer;
 }

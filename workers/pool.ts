@@ -2,6 +2,7 @@ import { fileURLToPath } from "node:url";
 import { Piscina } from "piscina";
 import { SluiceError } from "../core/errors.ts";
 import { closeFd } from "../core/native/acceptor.ts";
+import { allocateQuotas, forgetWorker } from "../core/quota/table.ts";
 import { type ConnectionTask, type Order, type Report, type Snapshot, TARGET_SLOTS, WORKER_SLOTS, type WorkerData } from "./messages.ts";
 
 /** Sessions of one worker at a time; far above what descriptors allow. */
@@ -47,6 +48,7 @@ export class WorkerPool {
   readonly #descriptors: SharedArrayBuffer;
   readonly #slots = new SharedArrayBuffer(WORKER_SLOTS * 4);
   readonly #upstreams = new SharedArrayBuffer(WORKER_SLOTS * TARGET_SLOTS * 4);
+  readonly #quotas = allocateQuotas(WORKER_SLOTS);
   readonly #offers: Int32Array;
   #offer = 0;
   readonly #threads = new Set<number>();
@@ -100,6 +102,7 @@ export class WorkerPool {
         descriptors: this.#descriptors,
         slots: this.#slots,
         upstreams: this.#upstreams,
+        quotas: this.#quotas,
       } satisfies WorkerData,
       loadBalancer: (_task, workers) => {
         let least = null;
@@ -210,6 +213,7 @@ export class WorkerPool {
     for (let slot = 1; slot < WORKER_SLOTS; slot += 1) {
       if (Atomics.load(slots, slot) !== thread) continue;
       new Int32Array(this.#upstreams).fill(0, slot * TARGET_SLOTS, (slot + 1) * TARGET_SLOTS);
+      forgetWorker(this.#quotas, slot);
       // The slot stays taken until what the worker left in its shard is put right.
       void this.#events.lost(slot, this.#lastError, expected).finally(() => Atomics.store(slots, slot, 0));
       return;

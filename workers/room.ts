@@ -3,7 +3,7 @@ import { parentPort, threadId } from "node:worker_threads";
 import { type Lockable, matchLock } from "../control/subjects.ts";
 import type { Lock } from "../control/types.ts";
 import type { ListenerConfig, TargetConfig } from "../core/config/types.ts";
-import type { SluiceError } from "../core/errors.ts";
+import { type SluiceError, toSluiceError } from "../core/errors.ts";
 import { createAuthenticator, type OidcAuthenticator } from "../core/identity/oidc.ts";
 import type { Identity } from "../core/identity/types.ts";
 import { createMasker } from "../core/mask/masker.ts";
@@ -11,11 +11,14 @@ import type { Masker } from "../core/mask/types.ts";
 import type { Transport } from "../core/net/types.ts";
 import { compilePolicy } from "../core/policy/compile.ts";
 import type { MaskRule, Policy } from "../core/policy/types.ts";
+import { Allowance, type Exceeded } from "../core/quota/allowance.ts";
+import type { QuotaTable } from "../core/quota/table.ts";
 import type { Grant } from "../core/verdict.ts";
 import { type Catalogue, createCatalogue } from "../protocols/postgres/catalogue.ts";
 import { DecisionContexts } from "../protocols/postgres/decide.ts";
 import { dial } from "../protocols/postgres/dial.ts";
-import type { Relay, RelayRoom } from "../protocols/postgres/relay.ts";
+import type { Relay } from "../protocols/postgres/relay.ts";
+import type { RelayRoom } from "../protocols/postgres/relay-options.ts";
 import type { Classifier } from "../protocols/postgres/sql/types.ts";
 import type { Recorder } from "../store/types.ts";
 import { Counters } from "./counters.ts";
@@ -37,6 +40,7 @@ export class Room implements RelayRoom {
   readonly transport: Transport;
   readonly recorder: Recorder;
   readonly classifier: Classifier;
+  readonly quotas: QuotaTable;
   readonly upstreamSlots: UpstreamSlots;
   readonly authenticator: OidcAuthenticator;
   readonly contexts = new DecisionContexts();
@@ -59,6 +63,7 @@ export class Room implements RelayRoom {
     transport: Transport;
     recorder: Recorder;
     classifier: Classifier;
+    quotas: QuotaTable;
     upstreamSlots: UpstreamSlots;
     snapshot: Snapshot;
     maskKey: Buffer;
@@ -67,6 +72,7 @@ export class Room implements RelayRoom {
     this.transport = parts.transport;
     this.recorder = parts.recorder;
     this.classifier = parts.classifier;
+    this.quotas = parts.quotas;
     this.upstreamSlots = parts.upstreamSlots;
     this.snapshot = parts.snapshot;
     this.#firstListeners = parts.snapshot.config.listeners;
@@ -262,6 +268,11 @@ export class Room implements RelayRoom {
     }
     const policy = this.policy.session(verdict);
     relay.setPolicy(policy, this.masker(policy.masks));
+    try {
+      relay.limit(policy.limits, () => new Allowance(this.quotas, identity, policy.limits, false));
+    } catch (error) {
+      relay.kill(`limits cannot be counted: ${toSluiceError(error).message}`);
+    }
   }
 
   #drain(deadlineMillis: number): void {
@@ -341,6 +352,12 @@ export class Room implements RelayRoom {
       }, 1_000).unref();
     }
     return this.#strangers <= STRANGERS_PER_SECOND;
+  }
+
+  limitObserved(relay: Relay, { limit, message }: Exceeded): void {
+    this.counters.limitHit(limit.name);
+    const detail = { action: "limit", observed: "deny", rule: `limit:${limit.name}`, message };
+    this.recorder.event({ type: "control", session: relay.id, target: relay.grant.target.name, detail });
   }
 
   fault(where: string, error: unknown): void {

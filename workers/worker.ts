@@ -3,6 +3,7 @@ import { workerData } from "piscina";
 import { SluiceError } from "../core/errors.ts";
 import { createTransport } from "../core/net/transport.ts";
 import type { Wire } from "../core/net/types.ts";
+import { QuotaTable } from "../core/quota/table.ts";
 import { createClassifier } from "../protocols/postgres/sql/classify.ts";
 import { openRecorder } from "../store/recorder.ts";
 import { serve } from "./connection.ts";
@@ -66,6 +67,7 @@ async function makeRoom(): Promise<Room> {
     transport,
     recorder,
     classifier,
+    quotas: new QuotaTable(data.quotas, slot),
     upstreamSlots: new UpstreamSlots(data.upstreams, slot),
     snapshot: data.snapshot,
     maskKey: Buffer.from(data.maskKey),

@@ -139,6 +139,14 @@ async function explainStatement(options: ExplainOptions): Promise<void> {
   }
 }
 
+function limitText({ name, observe, rows, bytes, statements, sessions, perMillis }: Explanation["limits"][number]): string {
+  const window = perMillis === undefined ? "" : ` per ${perMillis / 1_000} s`;
+  const counted = Object.entries({ rows, bytes, statements }).filter(([, amount]) => amount !== undefined);
+  const parts = counted.map(([what, amount]) => `${amount} ${what}${window}`);
+  if (sessions !== undefined) parts.push(`${sessions} sessions`);
+  return `${name}: ${parts.join(", ")}${observe ? " (observe)" : ""}`;
+}
+
 function show(explanation: Explanation, operation: Operation): void {
   const { connect, observed } = explanation;
   print(
@@ -150,6 +158,7 @@ function show(explanation: Explanation, operation: Operation): void {
     print(`access     ${action}${resources.length === 0 ? "" : ` on ${resources.join(", ")}`}`);
   print(`connect    ${connect.allowed ? `allowed by ${connect.rule ?? "no rule"}` : `refused: ${connect.message ?? "no rule allows it"}`}`);
   if (explanation.masks.length > 0) print(`masks      ${explanation.masks.join(", ")}`);
+  for (const limit of explanation.limits) print(`limit      ${limitText(limit)}`);
   print("");
   printTable(
     ["rule", "effect", "matches", "where", "why"],

@@ -5,6 +5,7 @@ import type { Grant, Refused } from "../verdict.ts";
 import { decideConnect } from "./connect.ts";
 import { Decider } from "./decide.ts";
 import type { PolicyDocument, PolicySource } from "./document.ts";
+import { type CompiledLimit, compileLimit, limitsFor } from "./limits.ts";
 import { POLICY_HINT } from "./parse.ts";
 import { SessionRules } from "./plan.ts";
 import { type CompiledMask, type CompiledRule, compileMask, compileRule } from "./rules.ts";
@@ -28,8 +29,9 @@ export function compilePolicy(
   const names = issuerNames(issuers);
   const rules = document.rules.map((rule) => compileRule(rule, document, targets, names, problems));
   const masks = document.masks.map((mask) => compileMask(mask, document, targets, names, problems));
+  const limits = document.limits.map((limit) => compileLimit(limit, document, targets, names, problems));
   problems.throwIfAny("SLUICE_POLICY_INVALID", POLICY_HINT);
-  return new CompiledPolicy(document, rules, masks);
+  return new CompiledPolicy(document, rules, masks, limits);
 }
 
 /** The same checks without the result. */
@@ -46,16 +48,18 @@ export class CompiledPolicy implements Policy {
   readonly version: string;
   readonly rules: readonly CompiledRule[];
   readonly masks: readonly CompiledMask[];
+  readonly limits: readonly CompiledLimit[];
   /** For line numbers. */
   readonly sources: readonly PolicySource[];
   /** Every policy file is in observe mode: then also what no rule allows passes. One file that enforces is enough to refuse it. */
   readonly observesDefault: boolean;
   readonly #selections = new Map<string, SessionRules>();
 
-  constructor(document: PolicyDocument, rules: readonly CompiledRule[], masks: readonly CompiledMask[]) {
+  constructor(document: PolicyDocument, rules: readonly CompiledRule[], masks: readonly CompiledMask[], limits: readonly CompiledLimit[]) {
     this.version = document.version;
     this.rules = rules;
     this.masks = masks;
+    this.limits = limits;
     this.sources = document.sources;
     this.observesDefault = document.sources.length > 0 && document.sources.every((source) => source.mode === "observe");
   }
@@ -70,7 +74,8 @@ export class CompiledPolicy implements Policy {
     const masks = this.masks
       .filter((mask) => mask.on(target) && mask.who(identity) && !mask.except(identity))
       .map((mask) => mask.document.mask);
-    return new Decider(this.version, this.observesDefault, this.#share(rules), masks, grant);
+    const limits = limitsFor(this.limits, identity, target);
+    return new Decider(this.version, this.observesDefault, this.#share(rules), masks, limits, grant);
   }
 
   #share(rules: readonly CompiledRule[]): SessionRules {

@@ -7,7 +7,7 @@ import { mintAllowed } from "./mint.ts";
 import type { Candidate, SessionRules } from "./plan.ts";
 import { describeAccess, describeOperation, refusalOf } from "./refusals.ts";
 import type { CompiledRule } from "./rules.ts";
-import type { Access, MaskRule, Moment, Operation, SessionPolicy } from "./types.ts";
+import type { Access, LimitRule, MaskRule, Moment, Operation, SessionPolicy } from "./types.ts";
 
 const isIntrospection = (resource: string): boolean => INTROSPECTION.has(resource);
 
@@ -25,6 +25,7 @@ function countMatches(matcher: ResourceMatcher, resources: readonly string[]): n
 export class Decider implements SessionPolicy {
   readonly policyVersion: string;
   readonly masks: readonly MaskRule[];
+  readonly limits: readonly LimitRule[];
   readonly #observesDefault: boolean;
   readonly #rules: SessionRules;
   readonly #grant: Grant;
@@ -36,9 +37,17 @@ export class Decider implements SessionPolicy {
   #allow: CompiledRule | undefined;
   #record: RecordConfig | undefined;
 
-  constructor(policyVersion: string, observesDefault: boolean, rules: SessionRules, masks: readonly MaskRule[], grant: Grant) {
+  constructor(
+    policyVersion: string,
+    observesDefault: boolean,
+    rules: SessionRules,
+    masks: readonly MaskRule[],
+    limits: readonly LimitRule[],
+    grant: Grant,
+  ) {
     this.policyVersion = policyVersion;
     this.masks = masks;
+    this.limits = limits;
     this.#observesDefault = observesDefault;
     this.#rules = rules;
     this.#grant = grant;

@@ -1,6 +1,6 @@
 import type { Path, Positions } from "../config/problems.ts";
 import type { RecordConfig } from "../config/types.ts";
-import type { MaskRule } from "./types.ts";
+import type { LimitRule, MaskRule } from "./types.ts";
 
 /** The policy files after validation, not yet bound to targets and issuers. Plain data: it crosses threads. */
 export interface PolicyDocument {
@@ -9,6 +9,7 @@ export interface PolicyDocument {
   readonly sources: readonly PolicySource[];
   readonly rules: readonly RuleDocument[];
   readonly masks: readonly MaskDocument[];
+  readonly limits: readonly LimitDocument[];
 }
 
 export interface PolicySource {
@@ -69,4 +70,10 @@ export interface MaskDocument extends Located {
   readonly except: WhoDocument | undefined;
   readonly on: OnDocument | undefined;
   readonly mask: MaskRule;
+}
+
+export interface LimitDocument extends Located {
+  readonly who: WhoDocument | undefined;
+  readonly on: OnDocument | undefined;
+  readonly limit: LimitRule;
 }

@@ -7,7 +7,7 @@ import type { CompiledPolicy } from "./compile.ts";
 import { WhenContext } from "./context.ts";
 import { INTROSPECTION, INTROSPECTION_ACTION } from "./introspection.ts";
 import { type CompiledRule, matchAction } from "./rules.ts";
-import type { Access, Moment, Operation } from "./types.ts";
+import type { Access, LimitRule, Moment, Operation } from "./types.ts";
 
 export interface RuleExplanation {
   readonly rule: string;
@@ -38,6 +38,8 @@ export interface Explanation {
   readonly rules: readonly RuleExplanation[];
   /** Names of the masks in force. */
   readonly masks: readonly string[];
+  /** The limits that apply; what of them is used up only the running gateway knows. */
+  readonly limits: readonly Omit<LimitRule, "key">[];
   /** Resources that need no rule, because they are introspection catalogues. */
   readonly introspection: readonly string[];
 }
@@ -67,6 +69,7 @@ export function explain(
     observed: "observed" in verdict ? verdict.observed : undefined,
     rules: policy.rules.map((rule) => explainRule(policy, rule, identity, target, operation, context)),
     masks: session?.masks.map((mask) => mask.name) ?? [],
+    limits: session?.limits.map(({ key: _key, ...limit }) => limit) ?? [],
     introspection: operation.accesses.flatMap((access) =>
       access.action === INTROSPECTION_ACTION ? access.resources.filter((resource) => INTROSPECTION.has(resource)) : [],
     ),

@@ -159,12 +159,29 @@ test("masks", () => {
   assert.equal(inMasks("{ name: m, columns: ['*.customers.email'], with: null }"), "");
 });
 
-test("limits are refused, because they would not hold", () => {
-  const found = errors("version: 1\nlimits:\n  - { who: { groups: [agents] }, rows: 100000, bytes: 50MB, per: 1h }");
-  assert.match(found.join("\n"), /^p0.yaml:2:1: limits: .*not enforced in this version.*remove them$/);
+test("limits", () => {
+  const inLimits = (...limits: string[]) => errors(`version: 1\nlimits:\n${limits.map((limit) => `  - ${limit}`).join("\n")}`).join("\n");
+  assert.equal(inLimits("{ who: { groups: [agents] }, rows: 100000, bytes: 50MB, per: 1h }", "{ name: few, sessions: 3 }"), "");
   assert.match(
-    errors("version: 1\nlimits:\n  - { rows: 0, per: 1h }").join("\n"),
-    /limits\[0\].rows: expected a whole number of at least 1, got 0/,
+    inLimits("{ rows: 0, per: 1h }"),
+    /^p0.yaml:3:\d+: limits\[0\].rows: expected a whole number from 1 to 1000000000000, got 0/,
+  );
+  assert.match(inLimits("{ rows: 5 }"), /^p0.yaml:3:5: limits\[0\].per: expected a duration, which rows needs, got nothing/);
+  assert.match(inLimits("{ sessions: 5, per: 1h }"), /^p0.yaml:3:\d+: limits\[0\].per: expected rows, bytes or statements beside it/);
+  assert.match(inLimits("{ who: { groups: [a] } }"), /^p0.yaml:3:5: limits\[0\]: expected rows, bytes, statements or sessions, got none/);
+  assert.match(inLimits("{ bytes: 0B, per: 1h }"), /limits\[0\].bytes: expected a whole number of bytes of at least 1, got "0B"/);
+  assert.match(inLimits("{ bytes: 50 MX, per: 1h }"), /limits\[0\].bytes: expected a size such as 50MB/);
+  assert.match(inLimits("{ rows: 5, per: 500ms }"), /limits\[0\].per: expected 1s to 366d in whole milliseconds, got "500ms"/);
+  assert.match(inLimits("{ rows: 5, per: 400d }"), /limits\[0\].per: expected 1s to 366d/);
+  assert.match(inLimits("{ operations: 5, per: 1h }"), /limits\[0\].operations: unknown key; expected/);
+  assert.match(
+    inLimits("{ name: a, sessions: 1 }", "{ name: a, sessions: 2 }"),
+    /^p0.yaml:4:13: limits\[1\].name: expected a name that no other limit has/,
+  );
+  assert.match(inLimits("{ sessions: 1, who: { users: ['nobody:x'] } }"), /limits\[0\].who.users\[0\]: expected a configured issuer/);
+  assert.match(
+    inLimits("{ sessions: 1, on: { targets: [nowhere] } }"),
+    /limits\[0\].on.targets\[0\]: expected the name of a configured target/,
   );
 });
 

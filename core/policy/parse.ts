@@ -9,6 +9,7 @@ import type {
   ApproveDocument,
   ClaimValue,
   Effect,
+  LimitDocument,
   MaskDocument,
   OnDocument,
   PolicyDocument,
@@ -16,6 +17,7 @@ import type {
   RuleDocument,
   WhoDocument,
 } from "./document.ts";
+import { buildLimit, checkLimit, type RawLimit } from "./limits.ts";
 import schema from "./policy.schema.json" with { type: "json" };
 import type { DetectorName, MaskMethod, MaskRule } from "./types.ts";
 
@@ -28,7 +30,7 @@ export interface RawWho {
   issuers?: Texts;
   claims?: Record<string, ClaimValue | ClaimValue[]>;
 }
-interface RawOn {
+export interface RawOn {
   targets?: Texts;
   labels?: Record<string, Texts>;
   protocols?: Texts;
@@ -61,7 +63,7 @@ interface RawPolicy {
   mode?: Mode;
   rules?: RawRule[];
   masks?: RawMask[];
-  limits?: unknown[];
+  limits?: RawLimit[];
 }
 
 export const POLICY_HINT = "Correct the lines named; `sluice check` shows what is left.";
@@ -78,6 +80,8 @@ export function parsePolicies(sources: readonly { readonly file: string; readonl
   const parsed: PolicySource[] = [];
   const rules: RuleDocument[] = [];
   const masks: MaskDocument[] = [];
+  const limits: LimitDocument[] = [];
+  const named: LimitDocument[] = [];
   for (const { file, text } of sources) {
     hash.update(text);
     const document = readYaml(file, text, problems);
@@ -94,10 +98,12 @@ export function parsePolicies(sources: readonly { readonly file: string; readonl
       masks.push(buildMask(mask, source, ["masks", index]));
       checkMask(mask, ["masks", index], document, problems);
     });
-    if (raw.limits !== undefined && raw.limits.length > 0) {
-      const text = "expected no limits: they are not enforced in this version, and a limit that does not hold would mislead; remove them";
-      problems.add(file, positionOf(document.positions, ["limits"], true), ["limits"], text);
-    }
+    raw.limits?.forEach((limit, index) => {
+      checkLimit(limit, ["limits", index], document, problems);
+      const built = buildLimit(limit, buildWho(limit.who), buildOn(limit.on), raw.mode ?? "enforce", source, index);
+      limits.push(built);
+      if (limit.name !== undefined) named.push(built);
+    });
   }
   checkModes(rules, parsed, problems);
   uniqueNames(
@@ -110,8 +116,13 @@ export function parsePolicies(sources: readonly { readonly file: string; readonl
     parsed,
     problems,
   );
+  uniqueNames(
+    named.map((limit) => ({ ...limit, name: limit.limit.name, kind: "limit" })),
+    parsed,
+    problems,
+  );
   problems.throwIfAny("SLUICE_POLICY_INVALID", POLICY_HINT);
-  return { version: hash.digest("hex").slice(0, 16), sources: parsed, rules, masks };
+  return { version: hash.digest("hex").slice(0, 16), sources: parsed, rules, masks, limits };
 }
 
 /** An allow in observe mode has nothing to observe: it would grant. Only where every file observes does it do no harm. */

@@ -105,7 +105,11 @@ export function compileMask(
   };
 }
 
-function complainer(item: { source: number; path: Path }, policy: PolicyDocument, problems: Problems): (path: Path, text: string) => void {
+export function complainer(
+  item: { source: number; path: Path },
+  policy: PolicyDocument,
+  problems: Problems,
+): (path: Path, text: string) => void {
   const source = policy.sources[item.source];
   return (path, text) => {
     if (source === undefined) return;

@@ -45,6 +45,23 @@ export interface MaskRule {
   readonly predicates: "deny" | "equality" | "allow";
 }
 
+/** How much one identity may have, over all its sessions. What is undefined is not limited. */
+export interface LimitRule {
+  /** As in the policy, or `limits[3]`. */
+  readonly name: string;
+  /** Equal as long as the entry is the same one: what was counted under it goes on counting. */
+  readonly key: string;
+  readonly observe: boolean;
+  readonly rows: number | undefined;
+  /** Of responses, as response.bytes in the audit. */
+  readonly bytes: number | undefined;
+  readonly statements: number | undefined;
+  /** At one time. */
+  readonly sessions: number | undefined;
+  /** Length of the window; there whenever rows, bytes or statements are. */
+  readonly perMillis: number | undefined;
+}
+
 /** The compiled policy set: immutable; replaced whole on reload. */
 export interface Policy {
   /** First 16 hex digits of the SHA-256 over the policy files' contents. */
@@ -56,7 +73,7 @@ export interface Policy {
     clientAddress: string,
     nowMillis: number,
   ): Grant | Extract<Verdict, { kind: "refused" }>;
-  /** The rules and masks that can apply to this grant, picked out once for a session. */
+  /** The rules, masks and limits that can apply to this grant, picked out once for a session. */
   session(grant: Grant): SessionPolicy;
 }
 
@@ -64,5 +81,6 @@ export interface SessionPolicy {
   readonly policyVersion: string;
   /** Masks in force for this identity at this target (`except` already applied). */
   readonly masks: readonly MaskRule[];
+  readonly limits: readonly LimitRule[];
   decide(operation: Operation, moment: Moment): Verdict;
 }

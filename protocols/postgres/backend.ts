@@ -1,23 +1,20 @@
-import { copyOf, sameBytes } from "../../core/bytes/copy.ts";
 import { SluiceError } from "../../core/errors.ts";
 import { LIMITS } from "../../core/limits.ts";
 import { CopyOutReader } from "./copy-out.ts";
+import type { CutReason } from "./cut.ts";
+import { Descriptions } from "./descriptions.ts";
 import { Answers, checkPrivileges } from "./doubt.ts";
 import { EffectsSinceReady } from "./effects.ts";
 import { FORWARD, FORWARD_AND_ADD, MessageFramer, type MessageVisitor, REPLACE } from "./frame.ts";
 import { BACKEND_MESSAGES, TYPE } from "./messages.ts";
 import { errorFields } from "./notices.ts";
 import { maskedNotice, searchedString } from "./outside-rows.ts";
+import { readParameterStatus } from "./parameter-status.ts";
 import type { Pending } from "./pending.ts";
 import type { Relay } from "./relay.ts";
-import { actsAlways, type Columns, planColumns, RowMasker, readColumns } from "./rows.ts";
+import { ResultMasks } from "./result-masks.ts";
 import { parseSearchPath } from "./search-path.ts";
-import type { ColumnAction, SessionMasks } from "./values.ts";
-
-const PINNED_SETTINGS = new Map([
-  ["client_encoding", "UTF8"],
-  ["standard_conforming_strings", "on"],
-]);
+import { skipToSync } from "./skip.ts";
 
 /** The target's side of a session: each message is matched with what it answers, masked, recorded, and sent on. */
 export class BackendReader implements MessageVisitor {
@@ -27,24 +24,8 @@ export class BackendReader implements MessageVisitor {
   readonly #framer: MessageFramer;
   readonly #effects = new EffectsSinceReady();
   readonly #answersOfOwn = new Answers();
-  readonly #rows = new RowMasker();
-  /** Masked values per rule of the next operation that has any. */
-  #counts = new Map<string, number>();
-  /** The result that arrives at present: what to do with its columns; undefined passes it. */
-  #actions: (ColumnAction | undefined)[] | undefined;
-  #actionsFor: Pending | undefined;
-  #always = false;
-  #masks: SessionMasks | undefined;
-  /** The last RowDescription, and what it says. */
-  #lastDescription: Uint8Array = new Uint8Array(0);
-  #lastColumns: Columns | undefined;
-  /** The last plan of a result's columns, and what it was made from. */
-  #planned: (ColumnAction | undefined)[] | undefined;
-  #plannedColumns: Columns | undefined;
-  #plannedFormats: Parameters<typeof planColumns>[1];
-  #plannedMasks: SessionMasks | undefined;
-  #plannedByColumn = false;
-  #plannedAlways = false;
+  readonly #results: ResultMasks;
+  readonly #descriptions = new Descriptions();
   /** Request that bytes in a run belong to; 0: none. */
   #request = 0;
   /** Of the bytes of the next run, [#from, #to) are the response to that request; #from < 0: none of them. */
@@ -53,6 +34,8 @@ export class BackendReader implements MessageVisitor {
   /** Bytes still to come of a response's message that passes piece by piece, and where in the next run it begins. */
   #streamBytesLeft = 0;
   #streamFrom = 0;
+  /** The message that passes piece by piece does not reach the client. */
+  #dropsStream = false;
   /** Bytes of the response so far. */
   #responseBytes = 0;
   /** The replacement about to be emitted belongs to the response. */
@@ -69,11 +52,12 @@ export class BackendReader implements MessageVisitor {
 
   constructor(relay: Relay) {
     this.#relay = relay;
+    this.#results = new ResultMasks(relay);
     this.#framer = new MessageFramer(this);
   }
 
   push(bytes: Uint8Array, start: number, end: number): void {
-    this.#rows.newChunk();
+    this.#results.newChunk();
     this.#copyOut.newChunk();
     try {
       this.#framer.push(bytes, start, end);
@@ -85,6 +69,7 @@ export class BackendReader implements MessageVisitor {
       this.#becameIdle = false;
       if (this.#relay.queue.size === 0) this.#relay.whenIdle();
     }
+    this.#relay.quotas?.afterRead();
     this.#relay.resumeClient();
   }
 
@@ -114,6 +99,8 @@ export class BackendReader implements MessageVisitor {
       head.rows += 1;
       this.#request = head.request;
     }
+    this.#dropsStream = head !== undefined && this.#relay.quotas?.row(head, length + 1) === false;
+    if (this.#dropsStream && head !== undefined) head.rows -= 1;
     this.#streamBytesLeft = length + 1;
     this.#streamFrom = at;
     return true;
@@ -124,12 +111,18 @@ export class BackendReader implements MessageVisitor {
     let to = this.#to;
     if (this.#streamBytesLeft > 0) {
       const at = Math.max(start, this.#streamFrom);
-      if (from < 0) from = at;
-      to = Math.min(end, at + this.#streamBytesLeft);
-      this.#streamBytesLeft -= to - at;
+      const upTo = Math.min(end, at + this.#streamBytesLeft);
+      this.#streamBytesLeft -= upTo - at;
       this.#streamFrom = 0;
+      // Nothing stands behind the message in this run.
+      if (this.#dropsStream) end = at;
+      else {
+        if (from < 0) from = at;
+        to = upTo;
+      }
     }
     this.#from = -1;
+    if (end === start) return;
     if (from < 0) to = from;
     this.#responseBytes += to - from;
     this.#relay.recorder.toClient(this.#request, bytes, start, end, from, to);
@@ -153,6 +146,7 @@ export class BackendReader implements MessageVisitor {
 
   /** Every byte of the operation that has ended was handed to the recorder. */
   #settle(): void {
+    this.#relay.quotas?.responded(this.#responseBytes);
     this.#relay.recorder.outcome(this.#due, this.#dueOutcome, this.#dueRows, this.#responseBytes, this.#dueFailed, this.#dueMasked);
     this.#due = 0;
     this.#responseBytes = 0;
@@ -164,18 +158,22 @@ export class BackendReader implements MessageVisitor {
     const relay = this.#relay;
     const head = relay.queue.head();
     if (head?.kind === "ask" && this.#answersOfOwn.take(relay, type, bytes, start, end)) return REPLACE;
+    const cutter = relay.quotas?.cutter;
+    if (cutter !== undefined && head !== undefined) {
+      const answer = cutter.message(this, head, bytes, start, end);
+      if (answer !== undefined) return answer;
+    }
     switch (type) {
       case TYPE.dataRow:
         if (head === undefined || (head.kind !== "query" && head.kind !== "execute") || head.refusal !== undefined)
           throw unexpected("DataRow");
-        head.rows += 1;
         this.#request = head.request;
-        if (head.masks && this.#row(head, bytes, start, end, available) === REPLACE) {
-          this.#replacesResponse = true;
-          return REPLACE;
+        if (head.masks) {
+          const masked = this.#results.row(head, bytes, start, end, available);
+          this.replacement = masked;
+          if (masked !== undefined) return this.#counted(head, masked.length, REPLACE);
         }
-        this.#belongs(start, end);
-        return FORWARD;
+        return this.#counted(head, end - start, FORWARD, start);
       case TYPE.readyForQuery:
         return this.#ready(head, bytes[start + 5], start, end);
       case TYPE.commandComplete:
@@ -220,17 +218,61 @@ export class BackendReader implements MessageVisitor {
           throw unexpected("CopyOutResponse");
         this.#copyOut.begin(head, bytes, start, end);
         // The prefilter's flags are for one user at a time: what it said about this chunk is asked for anew behind the COPY.
-        this.#rows.newChunk();
+        this.#results.newChunk();
         return this.#answers(head, start, end);
       case TYPE.copyData:
-        this.replacement = this.#copyOut.data(head, bytes, start, end, available);
-        return this.#answers(head, start, end);
+        return this.#copyData(head, bytes, start, end, available);
       case TYPE.copyDone:
         this.#copyOut.done();
         return this.#answers(head, start, end);
       default:
         throw unexpected(`message type '${String.fromCharCode(type)}'`);
     }
+  }
+
+  #copyData(head: Pending | undefined, bytes: Uint8Array, start: number, end: number, available: number): number {
+    const rowsBefore = head?.rows ?? 0;
+    this.replacement = this.#copyOut.data(head, bytes, start, end, available);
+    const count = this.replacement === undefined ? end - start : this.replacement.length;
+    if (head !== undefined && count > 0 && this.#relay.quotas?.row(head, count) === false) {
+      head.rows = rowsBefore;
+      this.replacement = undefined;
+      return REPLACE;
+    }
+    return this.#answers(head, start, end);
+  }
+
+  /** A row of so many bytes for the client, unless a limit cuts the result here. */
+  #counted(head: Pending, bytes: number, answer: number, start = 0): number {
+    if (this.#relay.quotas?.row(head, bytes) === false) {
+      this.replacement = undefined;
+      return REPLACE;
+    }
+    head.rows += 1;
+    if (answer === REPLACE) this.#replacesResponse = true;
+    else this.#belongs(start, start + bytes);
+    return answer;
+  }
+
+  addToResponse(bytes: Uint8Array): void {
+    this.#replacesResponse = true;
+    this.emit(bytes);
+  }
+
+  answerWith(bytes: Uint8Array): number {
+    this.replacement = bytes;
+    this.#replacesResponse = true;
+    return REPLACE;
+  }
+
+  fail(head: Pending, reason: CutReason, bytes: Uint8Array, start: number, end: number): number {
+    head.failed = reason.failed;
+    this.replacement = reason.response;
+    if (bytes[start] !== TYPE.readyForQuery) return this.#failed(head, start, end, false);
+    this.#effects.errored();
+    this.replacement = Buffer.concat([reason.response, bytes.subarray(start, end)]);
+    this.#ready(head, bytes[start + 5], start, end);
+    return REPLACE;
   }
 
   /** A message that is part of the response to `head`, if that is an operation; `replacement` goes out instead where there is one. */
@@ -259,11 +301,11 @@ export class BackendReader implements MessageVisitor {
       throw unexpected("RowDescription");
     if (head.kind === "query") {
       this.#request = head.request;
-      if (head.masks) this.#plan(head, this.#columns(bytes, start, end), undefined);
+      if (head.masks) this.#results.plan(head, this.#descriptions.columns(bytes, start, end), undefined);
       return this.#answers(head, start, end);
     }
     if (head.statement !== undefined && this.#relay.policy.masks.length > 0) {
-      head.statement.columns = this.#columns(bytes, start, end);
+      head.statement.columns = this.#descriptions.columns(bytes, start, end);
       head.statement.describedIn = this.#relay.context();
       head.statement.describedAt = this.#relay.schemaEpoch;
     }
@@ -272,76 +314,13 @@ export class BackendReader implements MessageVisitor {
     return own ? REPLACE : FORWARD;
   }
 
-  /** Drivers ask for the same description over and over. */
-  #columns(bytes: Uint8Array, start: number, end: number): Columns {
-    if (this.#lastColumns === undefined || !sameBytes(bytes, start, end, this.#lastDescription)) {
-      this.#lastColumns = readColumns(bytes, start, end);
-      this.#lastDescription = copyOf(bytes, start, end);
-    }
-    return this.#lastColumns;
-  }
-
-  #plan(head: Pending, columns: Parameters<typeof planColumns>[0], formats: Parameters<typeof planColumns>[1]): void {
-    this.#masks = this.#relay.context().masks;
-    if (this.#masks === undefined) throw new SluiceError("SLUICE_INTERNAL", "masks are in force without a matcher");
-    const byColumn = head.decision?.masksColumns === true;
-    if (
-      columns !== this.#plannedColumns ||
-      formats !== this.#plannedFormats ||
-      this.#masks !== this.#plannedMasks ||
-      byColumn !== this.#plannedByColumn
-    ) {
-      this.#planned = planColumns(columns, formats, this.#masks, byColumn);
-      this.#plannedColumns = columns;
-      this.#plannedFormats = formats;
-      this.#plannedMasks = this.#masks;
-      this.#plannedByColumn = byColumn;
-      this.#plannedAlways = this.#planned !== undefined && actsAlways(this.#planned);
-    }
-    this.#actions = this.#planned;
-    this.#always = this.#plannedAlways;
-    this.#actionsFor = head;
-  }
-
-  #row(head: Pending, bytes: Uint8Array, start: number, end: number, available: number): number {
-    if (this.#actionsFor !== head) this.#planExecute(head, bytes, start, end);
-    const actions = this.#actions;
-    const masks = this.#masks;
-    if (actions === undefined || masks === undefined) return FORWARD;
-    const counts = head.masked ?? this.#counts;
-    const rewritten = this.#rows.row(bytes, start, end, available, actions, masks, this.#always, counts);
-    if (rewritten === undefined) return FORWARD;
-    if (head.masked === undefined) {
-      head.masked = counts;
-      this.#counts = new Map();
-    }
-    this.replacement = rewritten;
-    return REPLACE;
-  }
-
-  /** The first row of an Execute: its columns are known from a Describe, or else every value is searched. */
-  #planExecute(head: Pending, bytes: Uint8Array, start: number, end: number): void {
-    const columns = head.statement?.columns;
-    if (columns !== undefined) {
-      this.#plan(head, columns, head.portal?.formats ?? "text");
-      return;
-    }
-    if (head.decision?.masksColumns === true || head.kind === "query") {
-      throw new SluiceError("SLUICE_MASK_IMPOSSIBLE", "rows came without a description, so they cannot be masked");
-    }
-    this.#masks = this.#relay.context().masks;
-    const count = end - start < 7 ? 0 : (bytes[start + 5] << 8) | bytes[start + 6];
-    this.#actions = Array.from({ length: count }, () => SEARCHED);
-    this.#always = false;
-    this.#actionsFor = head;
-  }
-
   #completed(head: Pending | undefined, type: number, bytes: Uint8Array, start: number, end: number): number {
     if (head === undefined || head.refusal !== undefined || (head.kind !== "query" && head.kind !== "execute"))
       throw unexpected("CommandComplete");
     if (type === TYPE.commandComplete) this.#tag(head, bytes, start, end);
-    this.#actionsFor = undefined;
+    this.#results.over();
     this.#copyOut.stop();
+    if (head.kind === "query" && this.#relay.quotas?.cutter?.keep(bytes, start, end) === true) return REPLACE;
     this.#answers(head, start, end);
     if (head.kind === "query") return FORWARD;
     this.#relay.copyAnswer(false);
@@ -393,7 +372,7 @@ export class BackendReader implements MessageVisitor {
     relay.queue.shift();
     if (relay.queue.size === 0) relay.copyAnswer(false);
     this.#copyOut.stop();
-    this.#actionsFor = undefined;
+    this.#results.over();
     const before = relay.transactionStatus;
     this.#effects.ready(relay, before, status);
     relay.transactionStatus = status;
@@ -420,10 +399,22 @@ export class BackendReader implements MessageVisitor {
       return masked === undefined ? FORWARD : REPLACE;
     }
     head.failed = { code: fields.code, message: masked === undefined ? fields.message : errorFields(masked, 0, masked.length).message };
-    this.#actionsFor = undefined;
+    if (head.refusal !== undefined && !fatal) this.replacement = head.refusal;
+    const cutter = relay.quotas?.cutter;
+    if (cutter?.cut !== undefined && !fatal) {
+      head.failed = cutter.cut.failed;
+      this.replacement = cutter.cut.response;
+      cutter.failed(head.kind);
+    }
+    return this.#failed(head, start, end, fatal);
+  }
+
+  /** The operation at the head has failed; `replacement`, if there is one, is what the client learns. */
+  #failed(head: Pending, start: number, end: number, fatal: boolean): number {
+    const relay = this.#relay;
+    this.#results.over();
     this.#copyOut.stop();
     this.#effects.errored();
-    if (head.refusal !== undefined && !fatal) this.replacement = head.refusal;
     const answer = this.#answers(head, start, end);
     // Whether the server read a Sync among the data before or after it failed cannot be known.
     if (relay.copyIn && relay.syncsInCopy > 0 && !fatal)
@@ -433,7 +424,8 @@ export class BackendReader implements MessageVisitor {
       return answer;
     }
     relay.copyAnswer(false);
-    this.#skipToSync(head);
+    const outcome = head.failed?.code === "57014" ? "cancelled" : "failed";
+    skipToSync(relay, head, outcome, this.#effects, () => this.#finish(head, outcome));
     return answer;
   }
 
@@ -445,46 +437,12 @@ export class BackendReader implements MessageVisitor {
     return this.#answers(head, start, end);
   }
 
-  /** The server ignores everything up to Sync, a Query too: nothing of it happened. */
-  #skipToSync(failed: Pending): void {
-    const { queue } = this.#relay;
-    let count = 0;
-    while (count < queue.size && queue.at(count).kind !== "sync") count += 1;
-    if (count === queue.size) this.#relay.skipping = true;
-    for (let index = count - 1; index >= 0; index -= 1) {
-      const entry = queue.at(index);
-      entry.change?.undo();
-      this.#relay.parameterBytes -= entry.parameterBytes;
-      this.#effects.completed(this.#relay, entry, true);
-      if (entry !== failed && entry.request !== 0) entry.failed = { code: "25P02", message: "skipped after an earlier error" };
-      const outcome = failed.failed?.code === "57014" ? "cancelled" : "failed";
-      if (entry === failed) this.#finish(entry, outcome);
-      else if (entry.request !== 0 && entry.refusal === undefined) {
-        this.#relay.recorder.outcome(entry.request, outcome, 0, 0, entry.failed, undefined);
-      }
-    }
-    for (let index = 0; index < count; index += 1) queue.shift();
-    this.#relay.answered();
-  }
-
   #parameterStatus(bytes: Uint8Array, start: number, end: number): number {
-    const nameEnd = bytes.indexOf(0, start + 5);
-    if (nameEnd < 0 || nameEnd >= end - 1 || bytes[end - 1] !== 0) throw unexpected("malformed ParameterStatus");
-    const name = Buffer.from(bytes.buffer, bytes.byteOffset + start + 5, nameEnd - start - 5).toString("utf8");
-    const value = Buffer.from(bytes.buffer, bytes.byteOffset + nameEnd + 1, end - nameEnd - 2).toString("utf8");
-    const pinned = PINNED_SETTINGS.get(name);
-    if (pinned !== undefined && value !== pinned) {
-      throw new SluiceError(
-        "SLUICE_PROTOCOL_VIOLATION",
-        `the setting ${name} changed to ${value}; Sluice reads statements under ${pinned} only`,
-      );
-    }
+    const { name, value, valueAt } = readParameterStatus(bytes, start, end);
     checkPrivileges(this.#relay, name, value);
     if (name === "search_path") this.#relay.searchPath.reported(parseSearchPath(value, this.#relay.grant.target.user));
-    return this.#searched(bytes, start, nameEnd + 1, end);
+    return this.#searched(bytes, start, valueAt, end);
   }
 }
-
-const SEARCHED: ColumnAction = { kind: "scan", nullOnHit: false };
 
 const unexpected = (what: string) => new SluiceError("SLUICE_PROTOCOL_VIOLATION", `the target sent an unexpected ${what}`);

@@ -442,6 +442,7 @@ export function withInner(outer: Classified, inner: Classified): Classified {
     copy: outer.copy === "none" ? inner.copy : outer.copy,
     copies: [...outer.copies, ...inner.copies],
     explains: outer.explains || inner.explains,
+    returnsRows: outer.returnsRows || inner.returnsRows,
     secrets: [],
     refusal: outer.refusal ?? inner.refusal,
     empty: false,

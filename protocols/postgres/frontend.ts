@@ -5,30 +5,26 @@ import type { Refused } from "../../core/verdict.ts";
 import type { StatementRecord } from "../../store/types.ts";
 import { NameReader, readBind } from "./bind.ts";
 import { type Decision, UNKNOWN_RELATION } from "./decide.ts";
-import { refusalResponse } from "./deny.ts";
+import { refusalResponse, sqlState } from "./deny.ts";
 import { ask, matters, mattersToStatement } from "./doubt.ts";
-import { changesObjects, changesSchema, sentEffects } from "./effects.ts";
+import { sentEffects } from "./effects.ts";
 import { FORWARD, FORWARD_AND_ADD, HOLD, MessageFramer, type MessageVisitor, REPLACE } from "./frame.ts";
-import { describe, errorResponse, FRONTEND_MESSAGES, flush, parse, query, TYPE } from "./messages.ts";
+import { describe, FRONTEND_MESSAGES, flush, parse, query, TYPE } from "./messages.ts";
 import { momentOf } from "./moment.ts";
 import { NamedOperations } from "./named.ts";
 import { utf8 } from "./notices.ts";
 import type { Pending, PendingKind } from "./pending.ts";
-import { FUNCTION_CALL, heldRefusal, maskRefusal, REFUSED_PARSE, REFUSED_QUERY, redact } from "./refused.ts";
+import { FUNCTION_CALL, heldRefusal, maskRefusal, REFUSED_PARSE, REFUSED_QUERY, redact, unknownName } from "./refused.ts";
 import type { Relay } from "./relay.ts";
 import { unmaskable } from "./rows.ts";
 import type { Classified } from "./sql/types.ts";
 import type { Portal, PreparedStatement } from "./statements.ts";
+import { certain } from "./uncommitted.ts";
 
 const FLUSH = flush();
-
 const NO_BYTES = new Uint8Array(0);
 
 type Outcome = Decision | "hold";
-
-const COMMIT_FIRST = "Commit the schema change first.";
-const UNCOMMITTED_COPY = "this transaction has changed the schema, so which columns COPY sends, to which a mask applies, is not certain";
-const UNCOMMITTED = "this transaction has changed functions or types, and a column mask applies to what the statement reads";
 
 /** The client's side of a session: every message is looked up, inspected, decided, recorded, and only then sent on. */
 export class FrontendReader implements MessageVisitor {
@@ -110,6 +106,12 @@ export class FrontendReader implements MessageVisitor {
       relay.hold(relay.copyAnswered());
       return HOLD;
     }
+    if (relay.quotas?.mustWait(type) === true) {
+      // Without Sync the server keeps its answers to itself.
+      this.replacement = FLUSH;
+      relay.hold(relay.quotas.inStep());
+      return HOLD;
+    }
     switch (type) {
       case TYPE.copyData:
         relay.copyStarted = true;
@@ -186,9 +188,10 @@ export class FrontendReader implements MessageVisitor {
     if (classified === undefined) return HOLD;
     if (classified.effects.length > 0 && this.#named.uncertain(classified)) return this.#awaitAnswer();
     const effective = this.#named.withNamed(classified);
-    const decision = this.#decide(effective, bytes, textStart, textEnd, undefined, undefined, this.#named.movedPath(classified, undefined));
-    if (decision === "hold") return HOLD;
+    const decided = this.#decide(effective, bytes, textStart, textEnd, undefined, undefined, this.#named.movedPath(classified, undefined));
+    if (decided === "hold") return HOLD;
     const relay = this.#relay;
+    const decision = relay.quotas?.judge(decided, effective, true) ?? decided;
     const secret = classified.secrets.length > 0;
     const recorded = secret ? redact(bytes.subarray(textStart, textEnd), classified.secrets) : undefined;
     const request =
@@ -197,11 +200,12 @@ export class FrontendReader implements MessageVisitor {
         : relay.recorder.intent(decision.record, undefined, recorded, 0, recorded.length);
     if (recorded !== undefined) this.#redacted = query(utf8(recorded, 0, recorded.length));
     if (decision.verdict.kind !== "allowed") return this.#refuse("query", decision, decision.verdict, request);
-    this.#allow("query", decision, request, effective);
+    const entry = this.#allow("query", decision, request, effective);
+    const opening = relay.quotas?.admitted(entry, effective);
     if (effective.copy === "in") relay.copyAwaited = true;
-    if (!secret) return FORWARD;
+    if (!secret && opening === undefined) return FORWARD;
     // Forwarded as it is, recorded without the secret.
-    this.replacement = copyOf(bytes, start, end);
+    this.replacement = Buffer.concat([opening ?? NO_BYTES, bytes.subarray(start, end)]);
     return REPLACE;
   }
 
@@ -302,8 +306,9 @@ export class FrontendReader implements MessageVisitor {
     if (statement.classified.effects.length > 0 && this.#named.uncertain(statement.classified)) return this.#awaitAnswer();
     // What an EXECUTE or FETCH stands for may have changed since it was parsed.
     const classified = this.#named.withNamed(statement.classified);
-    const decision = this.#decide(classified, undefined, 0, 0, statement, portal, this.#named.movedPath(classified, portal));
-    if (decision === "hold") return HOLD;
+    const decided = this.#decide(classified, undefined, 0, 0, statement, portal, this.#named.movedPath(classified, portal));
+    if (decided === "hold") return HOLD;
+    const decision = relay.quotas?.judge(decided, classified, false) ?? decided;
     const request = relay.recorder.intent(
       decision.record,
       statement.record,
@@ -331,6 +336,7 @@ export class FrontendReader implements MessageVisitor {
     const entry = this.#allow("execute", decision, request, classified);
     entry.statement = statement;
     entry.portal = portal;
+    relay.quotas?.admitted(entry, classified);
     if (described) {
       this.replacement = Buffer.concat([describe("P", portalName), bytes.subarray(start, end)]);
       return REPLACE;
@@ -372,9 +378,7 @@ export class FrontendReader implements MessageVisitor {
 
   #functionCall(): number {
     const relay = this.#relay;
-    const context = relay.context();
-    const classified = FUNCTION_CALL;
-    const decision = context.decide(classified, () => momentOf(relay, "", undefined), true);
+    const decision = relay.context().decide(FUNCTION_CALL, () => momentOf(relay, "", undefined), true);
     if (decision === UNKNOWN_RELATION || decision.verdict.kind === "allowed")
       throw new SluiceError("SLUICE_INTERNAL", "FunctionCall was not refused");
     const request = relay.recorder.intent(decision.record, undefined, NO_BYTES, 0, 0);
@@ -432,18 +436,7 @@ export class FrontendReader implements MessageVisitor {
     }
     this.#classified = undefined;
     this.#fresh = false;
-    if (decision.masksColumns && (relay.objectsChanged || (classified.statements > 1 && changesObjects(classified)))) {
-      const verdict = maskRefusal(decision, relay.policy.policyVersion, UNCOMMITTED, COMMIT_FIRST);
-      return { ...decision, verdict, record: { ...decision.record, effect: "deny", storeSlot: -1 } };
-    }
-    if (
-      decision.copies.some((plan) => plan?.exact) &&
-      (relay.schemaUncommitted || (classified.statements > 1 && changesSchema(classified)))
-    ) {
-      const verdict = maskRefusal(decision, relay.policy.policyVersion, UNCOMMITTED_COPY, COMMIT_FIRST);
-      return { ...decision, verdict, record: { ...decision.record, effect: "deny", storeSlot: -1 } };
-    }
-    return decision;
+    return certain(relay, decision, classified);
   }
 
   /** search_path or role are in doubt: the message waits for the server's word. False: there is none to be had now. */
@@ -483,12 +476,11 @@ export class FrontendReader implements MessageVisitor {
     relay.operations += 1;
     const refusal: Refused = verdict.kind === "refused" ? verdict : heldRefusal(verdict.rule, verdict.policyVersion);
     relay.room.counters.decided(relay.grant.target.name, "deny", refusal.rule);
-    const requestName = `${relay.id}/${request}`;
-    relay.recorder.outcome(request, "denied", 0, 0, { code: "42501", message: refusal.message }, undefined);
+    relay.recorder.outcome(request, "denied", 0, 0, { code: sqlState(refusal.code), message: refusal.message }, undefined);
     const entry = relay.queue.push(kind);
     entry.request = request;
     entry.decision = decision;
-    entry.refusal = refusalResponse(refusal, requestName);
+    entry.refusal = refusalResponse(refusal, `${relay.id}/${request}`);
     this.replacement = kind === "query" ? REFUSED_QUERY : REFUSED_PARSE;
     // The server will fail what it gets instead, and ignores all up to Sync.
     if (kind !== "query") relay.skipping = true;
@@ -500,8 +492,7 @@ export class FrontendReader implements MessageVisitor {
    * answer stands.
    */
   #unknownName(entry: Pending, what: "prepared statement" | "portal", name: string): number {
-    const sqlState = what === "portal" ? "34000" : "26000";
-    entry.refusal = errorResponse({ severity: "ERROR", sqlState, message: `${what} "${name}" does not exist` });
+    entry.refusal = unknownName(what, name);
     this.replacement = REFUSED_PARSE;
     this.#relay.skipping = true;
     return REPLACE;

@@ -8,6 +8,11 @@ import type { Change, Portal, PreparedStatement } from "./statements.ts";
  */
 export type PendingKind = "query" | "parse" | "bind" | "describe" | "execute" | "close" | "sync" | "ask";
 
+/** Rows of the result are counted, and it may be cut … */
+export const LIMITED = 1;
+/** … and what it does besides must then be undone. */
+export const LIMITED_CAREFULLY = 2;
+
 export class Pending {
   kind: PendingKind = "sync";
   /** Number of the operation on record; 0: none. */
@@ -36,6 +41,7 @@ export class Pending {
   masks = false;
   /** COPY TO STDOUT that it has begun. */
   copies = 0;
+  limited: 0 | typeof LIMITED | typeof LIMITED_CAREFULLY = 0;
 
   /** Let go of everything large. */
   release(): void {
@@ -66,6 +72,7 @@ export class Pending {
     this.leaves = false;
     this.masks = false;
     this.copies = 0;
+    this.limited = 0;
     return this;
   }
 }

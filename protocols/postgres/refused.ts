@@ -1,6 +1,6 @@
 import { type Refused, refuse } from "../../core/verdict.ts";
 import type { Decision } from "./decide.ts";
-import { parse, query } from "./messages.ts";
+import { errorResponse, parse, query } from "./messages.ts";
 import type { Classified } from "./sql/types.ts";
 
 /**
@@ -11,6 +11,11 @@ import type { Classified } from "./sql/types.ts";
 const REFUSED_TEXT = "/* a statement was refused by Sluice */ refused";
 export const REFUSED_QUERY = query(REFUSED_TEXT);
 export const REFUSED_PARSE = parse("sluice_refused", REFUSED_TEXT);
+
+/** What the server says of a name that it does not hold. */
+export const unknownName = (what: "prepared statement" | "portal", name: string): Uint8Array =>
+  errorResponse({ severity: "ERROR", sqlState: what === "portal" ? "34000" : "26000", message: `${what} "${name}" does not exist` });
+
 /** The result of a statement that may run cannot be masked. */
 export function maskRefusal(
   decision: Decision,
@@ -52,6 +57,7 @@ export const FUNCTION_CALL: Classified = {
   copy: "none",
   copies: [],
   explains: false,
+  returnsRows: true,
   secrets: [],
   refusal: "the FunctionCall message is not let through; call the function in a statement",
   empty: false,

@@ -2,58 +2,20 @@ import { SluiceError, toSluiceError } from "../../core/errors.ts";
 import { LIMITS } from "../../core/limits.ts";
 import type { Masker } from "../../core/mask/types.ts";
 import type { Wire, WireHandler } from "../../core/net/types.ts";
-import type { SessionPolicy } from "../../core/policy/types.ts";
+import type { LimitRule, SessionPolicy } from "../../core/policy/types.ts";
+import type { Allowance } from "../../core/quota/allowance.ts";
 import type { Grant } from "../../core/verdict.ts";
-import type { Recorder, SessionRecorder } from "../../store/types.ts";
+import type { SessionRecorder } from "../../store/types.ts";
 import { BackendReader } from "./backend.ts";
 import type { Catalogue } from "./catalogue.ts";
-import { type DecisionContext, type DecisionContexts, identityKey } from "./decide.ts";
+import { type DecisionContext, identityKey } from "./decide.ts";
 import { fatalResponse } from "./deny.ts";
 import { FrontendReader } from "./frontend.ts";
 import { PendingQueue } from "./pending.ts";
+import { Quotas } from "./quotas.ts";
+import type { RelayOptions, RelayRoom } from "./relay-options.ts";
 import { SearchPath } from "./search-path.ts";
-import type { Classifier } from "./sql/types.ts";
 import { NamedObjects } from "./statements.ts";
-
-/** What a relay needs of its worker. */
-export interface RelayRoom {
-  readonly classifier: Classifier;
-  readonly contexts: DecisionContexts;
-  readonly recorder: Recorder;
-  readonly counters: RelayCounters;
-  /** A schema change went through: every worker's knowledge of this target's catalogue is stale. */
-  catalogueChanged(target: string): void;
-  fault(where: string, error: unknown): void;
-}
-
-/** What a relay counts; the worker's Counters. */
-export interface RelayCounters {
-  fromClientBytes: number;
-  toClientBytes: number;
-  decided(target: string, effect: "allow" | "deny", rule: string | undefined): void;
-  maskedBy(rule: string, count: number): void;
-}
-
-export interface RelayOptions {
-  readonly room: RelayRoom;
-  readonly id: string;
-  readonly grant: Grant;
-  readonly policy: SessionPolicy;
-  readonly masker: Masker | undefined;
-  readonly catalogue: Catalogue;
-  readonly recorder: SessionRecorder;
-  readonly client: Wire;
-  readonly upstream: Wire;
-  readonly clientAddress: string;
-  /** search_path at the start, as far as known. */
-  readonly searchPath: readonly string[] | undefined;
-  /** What the target reported of itself at the start (ParameterStatus). */
-  readonly statuses: ReadonlyMap<string, string>;
-  /** Ask the target to cancel what runs in this session (CancelRequest). */
-  readonly cancelUpstream: () => void;
-  readonly onExpiry: "cut" | "finish";
-  readonly idleMillis: number;
-}
 
 /**
  * One PostgreSQL session between its two wires, from ReadyForQuery to close. Client messages go through
@@ -102,6 +64,8 @@ export class Relay {
   /** Bytes of Bind parameters kept for messages that await their answers. */
   parameterBytes = 0;
   lastActivityMillis = Date.now();
+  /** undefined: no limit has applied to this session so far. */
+  quotas: Quotas | undefined;
 
   #policy: SessionPolicy;
   #masker: Masker | undefined;
@@ -137,6 +101,7 @@ export class Relay {
     this.searchPath = new SearchPath(options.searchPath);
     this.#policy = options.policy;
     this.#identityKey = identityKey(options.grant);
+    if (options.allowance !== undefined) this.quotas = new Quotas(this, options.allowance);
     this.#frontend = new FrontendReader(this);
     this.#backend = new BackendReader(this);
     this.closed = new Promise((resolve) => {
@@ -220,6 +185,16 @@ export class Relay {
     this.#policy = policy;
     this.#masker = masker;
     this.#context = undefined;
+  }
+
+  /**
+   * Put other limits in force.
+   * @param make for a session that had none so far
+   * @throws SluiceError SLUICE_QUOTA_SESSIONS when the counters do not suffice
+   */
+  limit(limits: readonly LimitRule[], make: () => Allowance): void {
+    if (this.quotas !== undefined) this.quotas.allowance.adjust(limits);
+    else if (limits.length > 0) this.quotas = new Quotas(this, make());
   }
 
   /** Everything that a cached decision depends on, as it stands now. */
@@ -306,7 +281,12 @@ export class Relay {
 
   /** The client asked to cancel what runs. */
   cancel(): void {
-    if (this.busy) this.#options.cancelUpstream();
+    if (this.busy) void this.#options.cancelUpstream();
+  }
+
+  /** Cancel what runs. Resolves once the request can strike nothing that is sent later. */
+  async cancelRunning(): Promise<void> {
+    await this.#options.cancelUpstream();
   }
 
   drain(): void {
@@ -421,7 +401,7 @@ export class Relay {
   #expire(): void {
     this.#expired = true;
     if (this.#options.onExpiry === "cut" || !this.busy) {
-      if (this.busy) this.#options.cancelUpstream();
+      if (this.busy) void this.#options.cancelUpstream();
       this.fail(new SluiceError("SLUICE_CREDENTIAL_EXPIRED", "your credential has expired", { hint: "Sign in again and reconnect." }));
     }
   }
@@ -450,7 +430,7 @@ export class Relay {
     clearInterval(this.#idleTimer);
     this.#frontend.stop();
     this.#backend.stop();
-    if (cancel) this.#options.cancelUpstream();
+    if (cancel) void this.#options.cancelUpstream();
     try {
       for (let index = 0; index < this.queue.size; index += 1) this.#settle(index, outcome, reason);
       this.recorder.close(reason);

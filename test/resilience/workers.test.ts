@@ -22,6 +22,27 @@ after(async () => {
 });
 
 describe("a worker that ends", () => {
+  it("gives back the places of its sessions under a limit of the policy", { timeout: 90_000 }, async () => {
+    const limited =
+      "version: 1\nrules:\n  - { name: all, effect: allow }\nlimits:\n  - { name: two, who: { groups: [two] }, sessions: 2 }\n";
+    const reloads = await metric(rig.gateway, 'sluice_reload_total{result="ok"}');
+    rig.gateway.writePolicy(limited);
+    await waitFor("the policy", async () => (await metric(rig.gateway, 'sluice_reload_total{result="ok"}')) > reloads);
+    const open = () => rig.connect({ sub: "double", groups: ["two"] });
+    const [first, second] = [await open(), await open()];
+    assert.ok((await open()).ended || (await open()).startup.some(({ type }) => type === "E"), "a third one");
+    const restarts = await metric(rig.gateway, "sluice_worker_restarts_total");
+    writeFileSync(join(faults, "exit"), "");
+    await waitFor("a worker has ended", async () => (await metric(rig.gateway, "sluice_worker_restarts_total")) > restarts, 60_000);
+    let third: RawClient | undefined;
+    await waitFor("its place", async () => {
+      third = await open();
+      return third.startup.at(-1)?.type === "Z";
+    });
+    for (const client of [first, second, third]) client?.close();
+    await waitFor("two workers", async () => (await health(rig.gateway)).workers === 2, 30_000);
+  });
+
   for (const fault of ["throw", "reject", "heap", "exit"]) {
     it(`by a planted fault (${fault}) takes its own sessions with it, and is replaced`, { timeout: 90_000 }, async () => {
       const { pid } = rig.gateway;

@@ -23,9 +23,23 @@ export function statement(walk: Walk, node: Node | undefined, alone: boolean): v
   const handler = kind === undefined ? undefined : (STATEMENTS as unknown as Record<string, Statement<Kind> | undefined>)[kind];
   if (kind === undefined || handler === undefined) throw new Refusal(`This kind of statement (${kind ?? "unknown"}) is not understood.`);
   const before = walk.stored;
+  if (!before && returnsRows(node as Node)) walk.returnsRows = true;
   if (kind === "ViewStmt" || kind in DEFINITIONS) walk.stored = true;
   handler(walk, (node as unknown as Record<string, Body<Kind>>)[kind], alone);
   walk.stored = before;
+}
+
+/** May the server answer with rows? What a rule makes of a statement, or a function sends, does not show here. */
+function returnsRows(node: Node): boolean {
+  const change = as(node, "InsertStmt") ?? as(node, "UpdateStmt") ?? as(node, "DeleteStmt") ?? as(node, "MergeStmt");
+  if (change !== undefined) return change.returningClause !== undefined;
+  const select = as(node, "SelectStmt");
+  if (select !== undefined) return select.intoClause === undefined;
+  const copied = as(node, "CopyStmt");
+  if (copied !== undefined) return copied.is_from !== true;
+  const fetched = as(node, "FetchStmt");
+  if (fetched !== undefined) return fetched.ismove !== true;
+  return ["ExplainStmt", "VariableShowStmt", "ExecuteStmt", "CallStmt"].includes(kindOf(node as Tree) ?? "");
 }
 
 const INTERNAL = "A part of the grammar that is no statement of its own is refused.";

@@ -103,6 +103,8 @@ export interface Classified {
   readonly copies: readonly CopyOut[];
   /** A statement that returns what the server makes itself from masked data (EXPLAIN ANALYZE …). */
   readonly explains: boolean;
+  /** A statement of it may be answered with rows, COPY data included. */
+  readonly returnsRows: boolean;
   /** Byte ranges [start, end) of the UTF-8 text that hold secrets (PASSWORD 'x', conninfo), never to be recorded. Only for exact-text entries. */
   readonly secrets: readonly (readonly [number, number])[];
   /** Refused for what it is, whatever the policy says; a sentence for the client, or undefined. */

@@ -55,6 +55,7 @@ export class Walk {
   wholeRows = false;
   untraceable = false;
   explains = false;
+  returnsRows = false;
   copy: "none" | "in" | "out" = "none";
   readonly copies: CopyOut[] = [];
   /** The setting that set_config(name, …) means where `name` is a column (queries.ts). */
@@ -241,6 +242,7 @@ export class Walk {
       copy: this.copy,
       copies: this.copies,
       explains: this.explains,
+      returnsRows: this.returnsRows,
       secrets,
       refusal,
       empty: statements === 0 && refusal === undefined,
