@@ -23,7 +23,6 @@ import { certain } from "./uncommitted.ts";
 
 const FLUSH = flush();
 const NO_BYTES = new Uint8Array(0);
-
 type Outcome = Decision | "hold";
 
 /** The client's side of a session: every message is looked up, inspected, decided, recorded, and only then sent on. */
