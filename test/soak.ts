@@ -6,6 +6,7 @@ import { fuzzLive } from "./fuzz/live.ts";
 import { Random } from "./fuzz/random.ts";
 import { pgbench } from "./helpers/clients.ts";
 import { nodeBinary, run } from "./helpers/processes.ts";
+import { hunt, shown, summary } from "./lineage/hunt.ts";
 import { KillRounds } from "./resilience/kill-rounds.ts";
 import { assertHealthy, control, descriptors, health, metric, residentMiB, startRig } from "./resilience/rig.ts";
 
@@ -14,7 +15,7 @@ import { assertHealthy, control, descriptors, health, metric, residentMiB, start
 //   --minutes N   the fuzzers' time and, apart from that, the load's (default 10)
 //   --rounds N    kill -9 under load (default 200)
 //   --seed N      of everything that is random (default: from the clock, printed)
-//   --part NAME   kill, fuzz, live or load alone; may be repeated
+//   --part NAME   kill, fuzz, live, lineage or load alone; may be repeated
 const { values: options } = parseArgs({
   options: {
     minutes: { type: "string", default: "10" },
@@ -42,7 +43,7 @@ select relname from pg_class where oid = :id;
 // What is waited for may be a process that does not keep this one alive.
 setInterval(() => {}, 1_000);
 
-const parts: Readonly<Record<string, () => Promise<void>>> = { kill, fuzz, live, load };
+const parts: Readonly<Record<string, () => Promise<void>>> = { kill, fuzz, live, lineage, load };
 const chosen = options.part ?? Object.keys(parts);
 for (const name of chosen) {
   const part = parts[name];
@@ -99,6 +100,17 @@ async function fuzz(): Promise<void> {
 async function live(): Promise<void> {
   const result = await fuzzLive(seed, minutes * 60, (line) => say("live", line));
   say("live", `${result.conversations} conversations`);
+}
+
+/** Random statements over masked columns, with new schemas every minute. */
+async function lineage(): Promise<void> {
+  const rounds = Math.max(1, Math.round(minutes));
+  for (let round = 0; round < rounds; round += 1) {
+    const roundSeed = (seed + round * 7_919) % 0xffff_ffff;
+    const result = await hunt({ seed: roundSeed, seconds: (minutes * 60) / rounds, versions: [15, 18] });
+    say("lineage", `round ${round + 1} of ${rounds}, seed ${roundSeed}: ${summary(result)}`);
+    assert.equal(result.findings.length, 0, shown(result));
+  }
 }
 
 /** Steady load, reconnect storms and reloads at once; memory and descriptors must not creep. */

@@ -19,8 +19,13 @@ export interface Relation {
 /** One consistent reading of a target's system catalogues. */
 export interface CatalogueData {
   readonly relations: ReadonlyMap<number, Relation>;
-  /** Views and materialized views → oids of the relations their queries read, directly. */
-  readonly reads: ReadonlyMap<number, readonly number[]>;
+  /**
+   * Views and materialized views → oids of the relations their queries read, directly → attnums of the columns; WHOLE_ROW: any column.
+   * What is there for a rule of another kind counts as read too: an UPDATE of its table can answer with rows from elsewhere.
+   */
+  readonly reads: ReadonlyMap<number, ReadonlyMap<number, ReadonlySet<number>>>;
+  /** Relation oid → attnum of a generated column → attnums of those it is computed from. */
+  readonly generated: ReadonlyMap<number, ReadonlyMap<number, readonly number[]>>;
   /** Children (inheritance, partitions) → oids of their parents, directly. */
   readonly parents: ReadonlyMap<number, readonly number[]>;
   /** Schemas in which the target's own user may look names up. */
@@ -52,12 +57,29 @@ const RELATIONS = `
    where c.relkind in ('r', 'v', 'm', 'f', 'p', 'S', 'c') and n.nspname !~ '^pg_(toast|temp|toast_temp)(_|$)'
    order by c.oid`;
 
-/** The query of a view is its rule for SELECT (ev_type 1); what it reads stands in pg_depend, whole relations and columns alike. */
+/** In `reads`: a row is used as a value, so that any of its columns may be meant. */
+export const WHOLE_ROW = -1;
+
+/**
+ * What a view's query reads stands in pg_depend, relations and columns alike, but for rows used as a value: those are variables
+ * without a column number in its tree (ev_type 1 is SELECT).
+ */
 const READS = `
-  select distinct r.ev_class, d.refobjid
-    from pg_rewrite r join pg_depend d on d.classid = 'pg_rewrite'::regclass and d.objid = r.oid and d.refclassid = 'pg_class'::regclass
-   where r.ev_type = '1' and d.refobjid <> r.ev_class
-   order by 1, 2`;
+  with rules as materialized (
+    select oid, ev_class, ev_type <> '1' or ev_action::text like '%:varattno 0 %' as whole from pg_rewrite)
+  select distinct r.ev_class, d.refobjid, case when r.whole then ${WHOLE_ROW} else d.refobjsubid end
+    from rules r join pg_depend d on d.classid = 'pg_rewrite'::regclass and d.objid = r.oid and d.refclassid = 'pg_class'::regclass
+   where d.refobjid <> r.ev_class
+   order by 1, 2, 3`;
+
+/** What a generated column is computed from stands as a dependency of the column or of its expression. */
+const GENERATED = `
+  select distinct a.attrelid, a.attnum, d.refobjsubid
+    from pg_attribute a left join pg_attrdef e on e.adrelid = a.attrelid and e.adnum = a.attnum
+    join pg_depend d on d.refclassid = 'pg_class'::regclass and d.refobjid = a.attrelid and d.refobjsubid not in (0, a.attnum)
+     and (d.classid = 'pg_class'::regclass and d.objid = a.attrelid and d.objsubid = a.attnum or d.classid = 'pg_attrdef'::regclass and d.objid = e.oid)
+   where a.attgenerated <> '' and not a.attisdropped
+   order by 1, 2, 3`;
 
 const PARENTS = "select inhrelid, inhparent from pg_inherits order by 1, 2";
 const SCHEMAS = "select nspname from pg_namespace where has_schema_privilege(oid, 'usage') order by 1";
@@ -97,8 +119,18 @@ export async function loadCatalogue(upstream: Upstream): Promise<CatalogueData> 
       }
       relations.set(relation.oid, relation);
     });
-    const reads = new Map<number, number[]>();
-    await rows(READS, ([view, read]) => append(reads, Number(view), Number(read)));
+    const reads = new Map<number, Map<number, Set<number>>>();
+    await rows(READS, ([view, relation, column]) => {
+      const read = reads.get(Number(view)) ?? new Map<number, Set<number>>();
+      reads.set(Number(view), read);
+      read.set(Number(relation), (read.get(Number(relation)) ?? new Set()).add(Number(column)));
+    });
+    const generated = new Map<number, Map<number, number[]>>();
+    await rows(GENERATED, ([relation, column, source]) => {
+      const columns = generated.get(Number(relation)) ?? new Map<number, number[]>();
+      generated.set(Number(relation), columns);
+      append(columns, Number(column), Number(source));
+    });
     const parents = new Map<number, number[]>();
     await rows(PARENTS, ([child, parent]) => append(parents, Number(child), Number(parent)));
     const usableSchemas = new Set<string>();
@@ -110,7 +142,18 @@ export async function loadCatalogue(upstream: Upstream): Promise<CatalogueData> 
     await rows("select current_user", ([name]) => {
       user = name!;
     });
-    return { relations, reads, parents, usableSchemas, builtinFunctions, otherFunctions, user, searchPath, digest: digest.digest("hex") };
+    return {
+      relations,
+      reads,
+      generated,
+      parents,
+      usableSchemas,
+      builtinFunctions,
+      otherFunctions,
+      user,
+      searchPath,
+      digest: digest.digest("hex"),
+    };
   } finally {
     side.close();
   }

@@ -6,7 +6,7 @@ import type { DecisionRecord } from "../../store/types.ts";
 import { type Catalogue, qualify } from "./catalogue.ts";
 import { movesSearchPath } from "./effects.ts";
 import type { ColumnMask, SessionMasks } from "./rows.ts";
-import type { Classified, ColumnUse, RelationName } from "./sql/types.ts";
+import type { Classified, ColumnUse, OriginUse, RelationName } from "./sql/types.ts";
 
 /** A verdict on one classified message in one context, with what the relay needs to carry it out. */
 export interface Decision {
@@ -129,8 +129,7 @@ export class DecisionContext {
   /** Names to `schema.relation`; every candidate where more than one may be meant. undefined: not in the catalogue. */
   #resolve(classified: Classified, fresh: boolean): Operation | undefined {
     const tables = new Set<string>();
-    // A message of several statements that changes search_path on its way looks its later names up under the new one.
-    const path = classified.statements > 1 && classified.effects.some(movesSearchPath) ? undefined : this.searchPath;
+    const path = this.#pathOf(classified);
     // An empty statement does nothing; drivers send one to see whether the session lives. It is judged like SHOW.
     const accesses: { action: string; resources: string[] }[] = classified.empty ? [{ action: "sql:show", resources: [] }] : [];
     for (const access of classified.accesses) {
@@ -207,7 +206,8 @@ export class DecisionContext {
     }
     const unknown = classified.functions.find((name) => !this.catalogue.isBuiltinFunction(name));
     if (touched.length === 0) {
-      if (unknown === undefined) return no;
+      // A change through a view over other columns can still fail on a value of a masked one.
+      if (unknown === undefined) return { ...no, columns: operation.tables.some((table) => this.#masked.besides.has(table)) };
       return {
         ...no,
         rule: this.#masked.anyRule,
@@ -221,16 +221,46 @@ export class DecisionContext {
     if (unknown !== undefined)
       return refused(`function ${unknown} is not part of PostgreSQL; what it returns from masked data cannot be traced`);
     if (classified.copy === "out") return refused("COPY TO cannot be masked in this version, and it would return masked columns");
-    if (use.wholeRows) return refused("a whole row of a table with masked columns is used as a value, which cannot be traced");
-    if (use.untraceable) return refused("the columns of this statement cannot be traced to their tables, and one of them may be masked");
-    const names = new Set(touched.flatMap((table) => [...(this.#masked.columnNames.get(table) ?? [])]));
-    const expression = use.expressions.find((name) => names.has(name));
-    if (expression !== undefined) return refused(`masked column ${expression} is used inside an expression; select it as it is`);
-    const open = new Set(touched.flatMap((table) => [...(this.#masked.openPredicates.get(table) ?? [])]));
-    const predicate = use.predicates.find((name) => names.has(name) && !open.has(name));
-    if (predicate !== undefined)
-      return refused(`masked column ${predicate} is used in a condition, which would tell its value (predicates: deny)`);
+    for (const origin of use.origins) {
+      const column = this.#maskedColumn(origin, touched, this.#pathOf(classified));
+      if (column === undefined) continue;
+      if (column === "*" && origin.column === "*" && origin.relation === undefined)
+        return refused("the columns of this statement cannot be traced to their tables, and one of them may be masked");
+      if (column === "*")
+        return refused("a whole row of a table with masked columns is used as a value, or compared, which cannot be traced");
+      if (origin.use === "predicate")
+        return refused(`masked column ${column} is used in a condition, which would tell its value (predicates: deny)`);
+      return refused(`masked column ${column} is used inside an expression; select it as it is`);
+    }
     return { columns: true, content, rule, refusal: undefined };
+  }
+
+  /**
+   * The masked column that this use is about, `*` for a whole row or any column; undefined: none.
+   * @param touched relations of the statement with masked columns
+   */
+  #maskedColumn(origin: OriginUse, touched: readonly string[], path: readonly string[] | undefined): string | undefined {
+    const { relation, column, use, unless } = origin;
+    const tables = relation === undefined ? touched : this.#candidates(relation, false, path).filter((table) => touched.includes(table));
+    for (const table of tables) {
+      const names = this.#masked.columnNames.get(table);
+      if (names === undefined || !(column === "*" || names.has(column))) continue;
+      if (unless?.of.some((each) => this.#hasColumn(each, unless.column, path))) continue;
+      if (use === "predicate" && this.#masked.openPredicates.get(table)?.has(column) === true) continue;
+      return column;
+    }
+    return undefined;
+  }
+
+  /** Whatever relation the name means has this column. */
+  #hasColumn(relation: RelationName, column: string, path: readonly string[] | undefined): boolean {
+    const tables = this.#candidates(relation, false, path);
+    return tables.length > 0 && (SYSTEM_NAMES.has(column) || tables.every((table) => this.catalogue.hasColumn(table, column)));
+  }
+
+  /** A message of several statements that changes search_path on its way looks its later names up under the new one. */
+  #pathOf(classified: Classified): readonly string[] | undefined {
+    return classified.statements > 1 && classified.effects.some(movesSearchPath) ? undefined : this.searchPath;
   }
 
   /**
@@ -269,6 +299,8 @@ const HOLDS_VALUES = new Set(
   ["pg_statistic", "pg_statistic_ext_data", "pg_stats", "pg_stats_ext", "pg_stats_ext_exprs"].map((name) => `pg_catalog.${name}`),
 );
 
+const SYSTEM_NAMES: ReadonlySet<string> = new Set(["ctid", "xmin", "xmax", "cmin", "cmax", "tableoid"]);
+
 /** A foreign server may lead back to this one. */
 const FOREIGN = /^(?:server|foreign_data_wrapper|subscription):/;
 
@@ -277,6 +309,7 @@ interface MaskedRelations {
   /** Tables with masked columns and everything that reads them. */
   readonly relations: Set<string>;
   readonly views: Set<string>;
+  readonly besides: Set<string>;
   /** `schema:name` of each schema with masked columns. */
   readonly schemas: Set<string>;
   readonly columnNames: Map<string, Set<string>>;
@@ -292,6 +325,7 @@ function maskedRelations(masks: readonly MaskRule[], catalogue: Catalogue): Mask
     columns: new Map(),
     relations: new Set(),
     views: new Set(),
+    besides: new Set(),
     schemas: new Set(),
     columnNames: new Map(),
     openPredicates: new Map(),
@@ -302,6 +336,7 @@ function maskedRelations(masks: readonly MaskRule[], catalogue: Catalogue): Mask
   const found = catalogue.maskedRelations(patterns.map((entry) => entry.pattern));
   for (const name of found.relations) result.relations.add(name);
   for (const name of found.viewsOver) result.views.add(name);
+  for (const name of found.besides) result.besides.add(name);
   for (const [oid, attributes] of found.columns) {
     const byAttribute = new Map<number, ColumnMask>();
     result.columns.set(oid, byAttribute);
@@ -386,8 +421,7 @@ export function withInner(outer: Classified, inner: Classified): Classified {
       star: outer.columnUse.star || inner.columnUse.star,
       expressions: both((each) => each.columnUse.expressions),
       predicates: both((each) => each.columnUse.predicates),
-      wholeRows: outer.columnUse.wholeRows || inner.columnUse.wholeRows,
-      untraceable: outer.columnUse.untraceable || inner.columnUse.untraceable,
+      origins: [...outer.columnUse.origins, ...inner.columnUse.origins],
     },
     copy: outer.copy === "none" ? inner.copy : outer.copy,
     explains: outer.explains || inner.explains,
