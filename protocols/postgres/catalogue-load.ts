@@ -67,10 +67,11 @@ export const WHOLE_ROW = -1;
 const READS = `
   with rules as materialized (
     select oid, ev_class, ev_type <> '1' or ev_action::text like '%:varattno 0 %' as whole from pg_rewrite)
-  select distinct r.ev_class, d.refobjid, case when r.whole then ${WHOLE_ROW} else d.refobjsubid end
+  select r.ev_class, d.refobjid, string_agg(distinct (case when r.whole then ${WHOLE_ROW} else d.refobjsubid end)::text, ' ')
     from rules r join pg_depend d on d.classid = 'pg_rewrite'::regclass and d.objid = r.oid and d.refclassid = 'pg_class'::regclass
    where d.refobjid <> r.ev_class
-   order by 1, 2, 3`;
+   group by 1, 2
+   order by 1, 2`;
 
 /** What a generated column is computed from stands as a dependency of the column or of its expression. */
 const GENERATED = `
@@ -120,10 +121,9 @@ export async function loadCatalogue(upstream: Upstream): Promise<CatalogueData> 
       relations.set(relation.oid, relation);
     });
     const reads = new Map<number, Map<number, Set<number>>>();
-    await rows(READS, ([view, relation, column]) => {
+    await rows(READS, ([view, relation, columns]) => {
       const read = reads.get(Number(view)) ?? new Map<number, Set<number>>();
-      reads.set(Number(view), read);
-      read.set(Number(relation), (read.get(Number(relation)) ?? new Set()).add(Number(column)));
+      reads.set(Number(view), read.set(Number(relation), new Set(columns!.split(" ").map(Number))));
     });
     const generated = new Map<number, Map<number, number[]>>();
     await rows(GENERATED, ([relation, column, source]) => {
