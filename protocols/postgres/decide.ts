@@ -181,10 +181,7 @@ export class DecisionContext {
     return path === undefined ? this.catalogue.schemas() : ["public"];
   }
 
-  #judgeMasks(
-    classified: Classified,
-    operation: Operation,
-  ): { columns: boolean; content: boolean; rule: string; refusal: string | undefined } {
+  #judgeMasks(classified: Classified, operation: Operation): MaskJudgement {
     const content = this.masks?.masker.scans ?? false;
     const no = { columns: false, content, rule: "", refusal: undefined };
     const contentRule = this.policy.masks.find((mask) => mask.detect.length > 0)?.name ?? "";
@@ -206,8 +203,7 @@ export class DecisionContext {
     }
     const unknown = classified.functions.find((name) => !this.catalogue.isBuiltinFunction(name));
     if (touched.length === 0) {
-      // A change through a view over other columns can still fail on a value of a masked one.
-      if (unknown === undefined) return { ...no, columns: operation.tables.some((table) => this.#masked.besides.has(table)) };
+      if (unknown === undefined) return this.#besideMasked(classified, operation, no);
       return {
         ...no,
         rule: this.#masked.anyRule,
@@ -233,6 +229,14 @@ export class DecisionContext {
       return refused(`masked column ${column} is used inside an expression; select it as it is`);
     }
     return { columns: true, content, rule, refusal: undefined };
+  }
+
+  /** A change through a view over other columns can still fail on a value of a masked one: then the error may quote it. */
+  #besideMasked(classified: Classified, operation: Operation, no: MaskJudgement): MaskJudgement {
+    if (!operation.tables.some((table) => this.#masked.besides.has(table))) return no;
+    if (classified.copy !== "out") return { ...no, columns: true };
+    if (operation.accesses.every(({ action }) => READS.has(action))) return no;
+    return { ...no, rule: this.#masked.anyRule, refusal: "COPY TO is refused beside a change to a relation that has masked columns" };
   }
 
   /**
@@ -293,6 +297,16 @@ export class DecisionContext {
     return undefined;
   }
 }
+
+interface MaskJudgement {
+  readonly columns: boolean;
+  readonly content: boolean;
+  readonly rule: string;
+  readonly refusal: string | undefined;
+}
+
+/** Actions of which the server's errors are not about rows that are written. */
+const READS: ReadonlySet<string> = new Set(["sql:select", "sql:copy_out", "sql:transaction", "sql:show", "sql:cursor"]);
 
 /** Statistics show values of the columns that they are about. */
 const HOLDS_VALUES = new Set(

@@ -119,7 +119,7 @@ export class Generator extends Expressions {
         return this.#within(from ? [target, second] : [target], () => {
           const set = assign();
           const using = from ? ` from ${source.name} ${second.alias}` : "";
-          return `update ${name} set ${set}${using} where ${this.expression("bool")} ${this.#returning(target)}`;
+          return `update ${name} set ${set}${using} where ${this.expression("bool")} ${this.#returning(target, from ? second : undefined)}`;
         });
       }
       if (kind === 2) {
@@ -134,9 +134,10 @@ export class Generator extends Expressions {
     });
   }
 
-  #returning(target: Range): string {
+  #returning(target: Range, second?: Range): string {
     if (this.chance(20)) return "";
-    return this.#within([target], () => `returning ${this.#list([target], undefined).items.join(", ")}`);
+    const ranges = second === undefined ? [target] : [target, second];
+    return this.#within(ranges, () => `returning ${this.#list(ranges, undefined).items.join(", ")}`);
   }
 
   #withChange(): string {

@@ -44,6 +44,7 @@ interface Draft {
   readonly key: string;
   readonly columns: string[];
   readonly masked: Set<string>;
+  readonly isView: boolean;
 }
 
 /** Tables of many types, generated columns, a partitioned table, an heir, views over tables and over views. */
@@ -58,7 +59,7 @@ export function randomSchema(seed: number): Schema {
   for (let index = 0; index < tables; index += 1) {
     const key = `${random.oneIn(4) ? "sales" : "public"}.t${index}`;
     const columns = ["id int primary key"];
-    const draft: Draft = { key, columns: ["id"], masked: new Set() };
+    const draft: Draft = { key, columns: ["id"], masked: new Set(), isView: false };
     // One table in three has nothing to hide.
     const hides = index % 3 !== 2;
     for (const name of NAMES) {
@@ -89,12 +90,12 @@ export function randomSchema(seed: number): Schema {
   const parent = drafts[0] as Draft;
   ddl += `create table public.heir (more text) inherits (${parent.key});\n`;
   for (const name of parent.masked) derived.push(`public.heir.${name}`);
-  drafts.push({ key: "public.heir", columns: [...parent.columns, "more"], masked: parent.masked });
+  drafts.push({ key: "public.heir", columns: [...parent.columns, "more"], masked: parent.masked, isView: false });
   for (let index = 0; index < 6; index += 1) {
     const over = random.pick(drafts);
     const shows = over.columns.filter((name) => name === "id" || random.oneIn(2));
     const key = `public.v${index}`;
-    const draft: Draft = { key, columns: [], masked: new Set() };
+    const draft: Draft = { key, columns: [], masked: new Set(), isView: true };
     const items = shows.map((name) => {
       // Renamed to what is masked, or not masked, elsewhere.
       const as = name !== "id" && random.oneIn(3) ? `w_${name}` : name;
@@ -107,7 +108,8 @@ export function randomSchema(seed: number): Schema {
     });
     const hidden = over.columns.find((name) => over.masked.has(name));
     let where = "";
-    let opaque = opaqueViews.includes(over.key);
+    // A view that shows a masked column counts as masked altogether, for those over it too.
+    let opaque = opaqueViews.includes(over.key) || (over.isView && over.masked.size > 0);
     if (hidden !== undefined && random.oneIn(4)) {
       const way = random.below(3);
       if (way === 0) items.push(`s.${hidden}::text || '!' as mixed`);

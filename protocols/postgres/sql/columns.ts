@@ -27,7 +27,6 @@ const NOTHING: readonly Origin[] = [];
 export type Source =
   | { readonly kind: "relation"; readonly relation: RelationName /** Its columns have other names here. */; readonly renamed: boolean }
   | { readonly kind: "query"; readonly outputs: Outputs | undefined /** Its first columns' names. */; readonly names: readonly string[] }
-  | { readonly kind: "join"; readonly of: readonly Source[]; readonly renamed: boolean }
   /** Every value of it is computed. */
   | { readonly kind: "computed" };
 
@@ -118,8 +117,6 @@ export function resolve(source: Source, name: string): readonly Origin[] {
   switch (source.kind) {
     case "relation":
       return [{ relation: source.relation, column: source.renamed ? "*" : name }];
-    case "join":
-      return source.renamed ? rowOf(source) : union(source.of.map((each) => resolve(each, name)));
     case "query": {
       const { outputs, names } = source;
       if (outputs === undefined) return ANYTHING;
@@ -137,8 +134,6 @@ export function rowOf(source: Source): readonly Origin[] {
   switch (source.kind) {
     case "relation":
       return [{ relation: source.relation, column: "*" }];
-    case "join":
-      return union(source.of.map(rowOf));
     case "query":
       return source.outputs?.all() ?? ANYTHING;
     case "computed":
@@ -146,15 +141,19 @@ export function rowOf(source: Source): readonly Origin[] {
   }
 }
 
-const hasColumn = (source: Source, name: string): boolean =>
-  (source.kind === "query" && (source.names.includes(name) || source.outputs?.has(name) === true)) ||
-  (source.kind === "join" && !source.renamed && source.of.some((each) => hasColumn(each, name)));
+/** `name` is surely a column of the source. A list of names hides those that they stand for. */
+function hasColumn(source: Source, name: string): boolean {
+  if (source.kind !== "query") return false;
+  const { outputs, names } = source;
+  if (names.length === 0 || outputs === undefined) return names.includes(name) || outputs?.has(name) === true;
+  const behind = outputs.items.slice(names.length);
+  return names.includes(name) || (outputs.starred().length === 0 && behind.some((item) => "name" in item && item.name === name));
+}
 
 /** Relations of which a source gives out all columns under their own names. */
 function relationsOf(source: Source): readonly RelationName[] {
   if (source.kind === "relation") return source.renamed ? [] : [source.relation];
-  if (source.kind === "join") return source.renamed ? [] : source.of.flatMap(relationsOf);
-  return source.kind === "query" ? (source.outputs?.starred() ?? []) : [];
+  return source.kind === "query" && source.names.length === 0 ? (source.outputs?.starred() ?? []) : [];
 }
 
 interface Level {
@@ -196,6 +195,11 @@ export class Ranges {
 
   add(alias: string, source: Source): void {
     this.#levels[this.#levels.length - 1]?.ranges.push({ alias, source });
+  }
+
+  /** A join under a name of its own: what it joins cannot be named any more. @param from how many ranges were there before it */
+  hide(from: number): void {
+    this.#levels[this.#levels.length - 1]?.ranges.splice(from);
   }
 
   /** Ranges of the innermost query; `from` leaves out those before it. */

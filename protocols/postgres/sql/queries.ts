@@ -33,6 +33,7 @@ const computed = (use: Use): Use => (use === "unseen" ? "predicate" : inner(use)
 /** A select list, or RETURNING. */
 function targets(walk: Walk, list: readonly Node[] | undefined, use: Use): Outputs {
   const outputs: Output[] = [];
+  const stars = new Set<string | undefined>();
   for (const item of list ?? []) {
     const target = as(item, "ResTarget");
     const reference = as(target?.val, "ColumnRef");
@@ -48,10 +49,14 @@ function targets(walk: Walk, list: readonly Node[] | undefined, use: Use): Outpu
       outputs.push({ name: target?.name ?? path[path.length - 1], origins: use === "plain" || use === "unseen" ? origins : [] });
       continue;
     }
-    const star = walk.ranges.star(path[path.length - 1]);
+    const of = path[path.length - 1];
+    const star = walk.ranges.star(of);
     if (use === "plain") walk.star = true;
     else if (star === undefined) walk.anything(use);
     else walk.used(union(star.map(rowOf)), use);
+    // The same star again gives out nothing new, and behind the first one no position is known.
+    if (stars.has(of)) continue;
+    stars.add(of);
     outputs.push({ star: star ?? [{ kind: "query", outputs: undefined, names: [] }] });
   }
   return new Outputs(outputs);
@@ -337,10 +342,13 @@ const join: Visitor<"JoinExpr"> = (walk, body) => {
     if (body.jointype === "JOIN_FULL") walk.used(origins, "expression");
   }
   walk.visit(body.quals, "predicate");
-  const hasNames = body.alias?.colnames !== undefined;
-  if (body.alias?.aliasname !== undefined) walk.ranges.add(body.alias.aliasname, { kind: "join", of: sides, renamed: hasNames });
+  const joined = new Outputs([{ star: sides }]);
   if (body.join_using_alias?.aliasname !== undefined)
-    walk.ranges.add(body.join_using_alias.aliasname, { kind: "join", of: sides, renamed: false });
+    walk.ranges.add(body.join_using_alias.aliasname, { kind: "query", outputs: joined, names: [] });
+  if (body.alias?.aliasname !== undefined) {
+    walk.ranges.hide(before);
+    walk.ranges.add(body.alias.aliasname, { kind: "query", outputs: joined, names: strings(body.alias.colnames) });
+  }
 };
 
 const subquery: Visitor<"RangeSubselect"> = (walk, body) => {

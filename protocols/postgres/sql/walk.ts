@@ -15,6 +15,9 @@ export type Use = "plain" | "expression" | "predicate" | "unseen";
 /** A value inside something else is no longer plain output. */
 export const inner = (use: Use): Use => (use === "plain" ? "expression" : use);
 
+/** Meanings of names that are followed in one message: with many tables every bare name has many. Beyond, anything may be meant. */
+const COLUMN_WORK = 20_000;
+
 export type Visitor<K extends Kind> = (walk: Walk, body: Body<K>, use: Use) => void;
 export type Visitors = { readonly [K in Kind]?: Visitor<K> };
 
@@ -39,6 +42,7 @@ export class Walk {
   readonly #expressions = new Set<string>();
   readonly #predicates = new Set<string>();
   readonly #uses = new Map<string, OriginUse>();
+  #columnWork = 0;
   /** What stands in FROM, around the place that is being walked. */
   readonly ranges = new Ranges();
   /** What each query gives out, by its body. */
@@ -182,7 +186,9 @@ export class Walk {
     this.#columns.add(name);
     if (path.length > 1) this.attribute(name);
     this.#mention(name, use);
+    if (this.#columnWork > COLUMN_WORK) return ANYTHING;
     const meanings = this.ranges.column(path);
+    for (const { origins } of meanings) this.#worked(1 + origins.length);
     for (const { origins, unless } of meanings) this.used(origins, use, unless.length === 0 ? undefined : { column: name, of: unless });
     // The name of a table is also that of its row.
     if (path.length > 1) for (const call of this.ranges.rowFunctions(path)) this.used(call.row, inner(use), { column: name, of: call.of });
@@ -205,13 +211,20 @@ export class Walk {
 
   /** These values go where `use` says; what goes out as it is, is told by where the server says it is from. */
   used(origins: readonly Origin[], use: Use, unless?: OriginUse["unless"]): void {
-    if (use !== "expression" && use !== "predicate") return;
+    if ((use !== "expression" && use !== "predicate") || this.#columnWork > COLUMN_WORK) return;
     const condition =
       unless === undefined ? "" : `${unless.column}\0${unless.of.map((each) => `${each.schema ?? ""}.${each.name}`).join("\0")}`;
     for (const { relation, column } of origins) {
       const key = `${use}\0${relation === undefined ? "?" : `${relation.schema ?? ""}\0${relation.name}`}\0${column}\0${condition}`;
       if (!this.#uses.has(key)) this.#uses.set(key, { use, relation, column, unless });
     }
+    if (origins !== ANYTHING) this.#worked(origins.length);
+  }
+
+  #worked(meanings: number): void {
+    if (this.#columnWork > COLUMN_WORK) return;
+    for (const use of ["expression", "predicate"] as const) if (this.#columnWork + meanings > COLUMN_WORK) this.anything(use);
+    this.#columnWork += meanings;
   }
 
   /** Something that cannot be told by name: any column of any relation of the statement. */
