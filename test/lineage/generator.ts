@@ -124,7 +124,11 @@ export class Generator extends Expressions {
       }
       if (kind === 2) {
         const column = this.random.pick(open);
-        const value = this.#within([], () => this.expression(column.type));
+        // VALUES does not see the row that it becomes.
+        const around = this.scopes;
+        this.scopes = [];
+        const value = this.expression(column.type);
+        this.scopes = around;
         const conflict = this.chance(30) ? ` on conflict (${quoted(key)}) do update set ${assign()}` : "";
         return `insert into ${name} (${quoted(key)}, ${quoted(column.name)}) values (${50 + this.random.below(40)}, ${value})${conflict} ${this.#returning(target)}`;
       }

@@ -12,6 +12,8 @@ export interface Origin {
   readonly relation: RelationName | undefined;
   /** `*`: any column of the relation, or its whole row. */
   readonly column: string;
+  /** Only where none of these has that column: further in, the name would mean theirs. */
+  readonly unless?: { readonly column: string; readonly of: readonly RelationName[] };
 }
 
 /** What `x.name` uses where none of `of` has such a column: then the server calls name(x), with the whole row. */
@@ -97,8 +99,14 @@ export class Outputs {
   }
 }
 
-const keyOf = ({ relation, column }: Origin): string =>
-  relation === undefined ? `?${column}` : `${relation.schema ?? ""}\0${relation.name}\0${column}`;
+const dotted = ({ schema, name }: RelationName): string => `${schema ?? ""}\0${name}`;
+
+export const keyOf = ({ relation, column, unless }: Origin): string =>
+  `${relation === undefined ? "?" : dotted(relation)}\0${column}${unless === undefined ? "" : `\0\0${unless.column}\0${unless.of.map(dotted).join("\0")}`}`;
+
+/** The same, under a condition; of two the first one stays, which only makes more of it count. */
+export const under = (origins: readonly Origin[], column: string, of: readonly RelationName[]): readonly Origin[] =>
+  origins.map((origin) => (origin.unless === undefined ? { ...origin, unless: { column, of } } : origin));
 
 export function union(lists: readonly (readonly Origin[])[]): readonly Origin[] {
   if (lists.length === 0) return NOTHING;
@@ -109,7 +117,7 @@ export function union(lists: readonly (readonly Origin[])[]): readonly Origin[] 
 }
 
 function distinct(relations: readonly RelationName[]): readonly RelationName[] {
-  return [...new Map(relations.map((relation) => [`${relation.schema ?? ""}\0${relation.name}`, relation])).values()];
+  return [...new Map(relations.map((relation) => [dotted(relation), relation])).values()];
 }
 
 /** What `name` stands for in a source. */
@@ -162,12 +170,6 @@ interface Level {
   settled: boolean;
 }
 
-/** What a name may stand for; `unless` names relations further in that may have the column. */
-export interface Meaning {
-  readonly origins: readonly Origin[];
-  readonly unless: readonly RelationName[];
-}
-
 /**
  * The ranges in sight, a level for each query. What the server would not let a place see (a table beside a subquery without
  * LATERAL) counts as seen as well as what stands further out, because that is then what the name means.
@@ -216,23 +218,21 @@ export class Ranges {
   }
 
   /** @param path of a column reference, without a star */
-  column(path: readonly string[]): readonly Meaning[] {
+  column(path: readonly string[]): readonly Origin[] {
     const name = path[path.length - 1];
-    const meanings =
-      path.length > 1
-        ? this.#named(path[path.length - 2]).map(({ source }) => ({ origins: resolve(source, name), unless: [] }))
-        : this.#bare(name);
+    const meanings = path.length > 1 ? this.#named(path[path.length - 2]).map(({ source }) => resolve(source, name)) : this.#bare(name);
     // Nothing in sight: a definition, in which names are those of the relation that is defined.
-    return meanings.length === 0 ? [{ origins: [{ relation: undefined, column: name }], unless: [] }] : meanings;
+    return meanings.length === 0 ? [{ relation: undefined, column: name }] : union(meanings);
   }
 
   /** The innermost query that has such a column decides; which one that is, is for the catalogue to say. */
-  #bare(name: string): readonly Meaning[] {
-    const meanings: Meaning[] = [];
+  #bare(name: string): readonly (readonly Origin[])[] {
+    const meanings: (readonly Origin[])[] = [];
     let unless: readonly RelationName[] = [];
     for (let index = this.#levels.length - 1; index >= 0; index -= 1) {
       const { ranges, settled } = this.#levels[index];
-      if (ranges.length > 0) meanings.push({ origins: union(ranges.map((range) => resolve(range.source, name))), unless });
+      const here = union(ranges.map((range) => resolve(range.source, name)));
+      if (ranges.length > 0) meanings.push(unless.length === 0 ? here : under(here, name, unless));
       if (!settled) continue;
       if (ranges.some((range) => hasColumn(range.source, name))) return meanings;
       unless = distinct([...unless, ...ranges.flatMap((range) => relationsOf(range.source))]);

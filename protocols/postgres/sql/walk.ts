@@ -1,5 +1,5 @@
 import { type Body, isTree, type Kind, kindOf, type Node, type Tree } from "./ast.ts";
-import { ANYTHING, type Origin, type Outputs, Ranges, type Source, union } from "./columns.ts";
+import { ANYTHING, keyOf, type Origin, type Outputs, Ranges, type Source, under } from "./columns.ts";
 import { CHANGES_SEQUENCE, functionRule, qualifiedRule, type Rule } from "./functions.ts";
 import type { Classified, OriginUse, RelationName, SessionEffect, StatementAccess } from "./types.ts";
 
@@ -187,13 +187,13 @@ export class Walk {
     if (path.length > 1) this.attribute(name);
     this.#mention(name, use);
     if (this.#columnWork > COLUMN_WORK) return ANYTHING;
-    const meanings = this.ranges.column(path);
-    for (const { origins } of meanings) this.#worked(1 + origins.length);
-    for (const { origins, unless } of meanings) this.used(origins, use, unless.length === 0 ? undefined : { column: name, of: unless });
+    const origins = this.ranges.column(path);
+    this.#worked(1 + origins.length);
+    this.used(origins, use);
     // The name of a table is also that of its row.
-    if (path.length > 1) for (const call of this.ranges.rowFunctions(path)) this.used(call.row, inner(use), { column: name, of: call.of });
+    if (path.length > 1) for (const call of this.ranges.rowFunctions(path)) this.used(under(call.row, name, call.of), inner(use));
     else this.used(this.ranges.row(name), inner(use));
-    return union(meanings.map((meaning) => meaning.origins));
+    return origins;
   }
 
   /** `(value).name`: a field, or a function of the value. What the value is made of was seen at its own place. */
@@ -210,12 +210,11 @@ export class Walk {
   }
 
   /** These values go where `use` says; what goes out as it is, is told by where the server says it is from. */
-  used(origins: readonly Origin[], use: Use, unless?: OriginUse["unless"]): void {
+  used(origins: readonly Origin[], use: Use): void {
     if ((use !== "expression" && use !== "predicate") || this.#columnWork > COLUMN_WORK) return;
-    const condition =
-      unless === undefined ? "" : `${unless.column}\0${unless.of.map((each) => `${each.schema ?? ""}.${each.name}`).join("\0")}`;
-    for (const { relation, column } of origins) {
-      const key = `${use}\0${relation === undefined ? "?" : `${relation.schema ?? ""}\0${relation.name}`}\0${column}\0${condition}`;
+    for (const origin of origins) {
+      const { relation, column, unless } = origin;
+      const key = `${use}\0${keyOf(origin)}`;
       if (!this.#uses.has(key)) this.#uses.set(key, { use, relation, column, unless });
     }
     if (origins !== ANYTHING) this.#worked(origins.length);
