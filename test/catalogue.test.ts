@@ -23,6 +23,18 @@ const SCHEMA = `
   alter table public.events attach partition public.events_1 for values from (0) to (10);
   create table public.events_2 partition of public.events for values from (10) to (20);
   create view public.events_view as select at from public.events;
+  create view public.events_where as select at from public.events where email > 'm';
+  create view public.events_rows as select count(e) from public.events e;
+  create table public.tracked (id int, secret text, clear text, made text generated always as (upper(secret)) stored,
+    both_made text generated always as (secret || clear) stored);
+  create table public.tracked_child (more int) inherits (public.tracked);
+  create view public.tracked_ids as select id, clear from public.tracked order by id;
+  create view public.tracked_rows as select to_jsonb(t) as j from public.tracked t;
+  create view public.tracked_counts as select count(*) as n from public.tracked group by made;
+  create view public.tracked_over as select 1 as one from public.tracked_rows;
+  create view public.tracked_number as select count(*) as n from public.tracked;
+  create table public.ruled (id int);
+  create rule answers as on update to public.ruled do instead select secret from public.tracked;
   create function public.upper(text) returns text language sql as 'select $1';
   create function other.only_here() returns int language sql as 'select 1';
   create table "odd.name"."x" ();
@@ -173,11 +185,35 @@ for (const version of [18, 15] as const) {
       assert.deepEqual([...down.columns.get(parent)!], [[2, 0]]);
       assert.deepEqual([...down.columns.get(first)!], [[1, 0]]);
       assert.deepEqual([...down.columns.get(second)!], [[2, 0]]);
-      assert.deepEqual([...down.viewsOver], ["public.events_view"]);
+      assert.deepEqual([...down.viewsOver].sort(), ["public.events_rows", "public.events_where"]);
       const up = catalogue.maskedRelations(["public.events_1.email"]);
       assert.deepEqual([...up.columns.get(parent)!], [[2, 0]]);
       assert.equal(up.columns.has(second), false);
-      assert.deepEqual([...up.viewsOver], ["public.events_view"]);
+      assert.deepEqual([...up.viewsOver].sort(), ["public.events_rows", "public.events_where"]);
+    });
+
+    test("views count where they read a masked column, a row, or such a view; tables with a rule that does", async () => {
+      const masked = catalogue.maskedRelations(["public.tracked.secret"]);
+      assert.deepEqual([...masked.viewsOver].sort(), [
+        "public.ruled",
+        "public.tracked_counts",
+        "public.tracked_over",
+        "public.tracked_rows",
+      ]);
+    });
+
+    test("a generated column is masked as what it is computed from, in children too", async () => {
+      const masked = catalogue.maskedRelations(["public.tracked.clear", "public.tracked.secret"]);
+      assert.deepEqual(
+        masked.columns.get(await oid("public.tracked")),
+        new Map([
+          [2, 1],
+          [3, 0],
+          [4, 1],
+          [5, 0],
+        ]),
+      );
+      assert.equal(masked.columns.get(await oid("public.tracked_child"))?.get(4), 1);
     });
 
     test("built-in functions", () => {

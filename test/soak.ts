@@ -6,6 +6,7 @@ import { fuzzLive } from "./fuzz/live.ts";
 import { Random } from "./fuzz/random.ts";
 import { pgbench } from "./helpers/clients.ts";
 import { nodeBinary, rootFolder, run } from "./helpers/processes.ts";
+import { hunt, shown, summary } from "./lineage/hunt.ts";
 import { KillRounds } from "./resilience/kill-rounds.ts";
 import { assertHealthy, control, descriptors, health, metric, residentMiB, startRig } from "./resilience/rig.ts";
 import { runSanitized, SANITIZERS } from "./sanitizers/sanitizers.ts";
@@ -18,6 +19,7 @@ import { runSanitized, SANITIZERS } from "./sanitizers/sanitizers.ts";
 //   --part NAME   one of them alone; may be repeated:
 //     kill        kill -9 under load
 //     fuzz, live  the parsers; a running gateway
+//     lineage     random statements over masked columns
 //     load        load, reconnects and reloads at once
 //     sanitizers  the tests of native code, with AddressSanitizer and then UndefinedBehaviorSanitizer
 //     sockets     all of `npm test` over Node.js's sockets in place of the pump
@@ -48,7 +50,7 @@ select relname from pg_class where oid = :id;
 // What is waited for may be a process that does not keep this one alive.
 setInterval(() => {}, 1_000);
 
-const parts: Readonly<Record<string, () => Promise<void>>> = { kill, fuzz, live, load, sanitizers, sockets };
+const parts: Readonly<Record<string, () => Promise<void>>> = { kill, fuzz, live, lineage, load, sanitizers, sockets };
 const chosen = options.part ?? Object.keys(parts);
 for (const name of chosen) {
   const part = parts[name];
@@ -105,6 +107,17 @@ async function fuzz(): Promise<void> {
 async function live(): Promise<void> {
   const result = await fuzzLive(seed, minutes * 60, (line) => say("live", line));
   say("live", `${result.conversations} conversations`);
+}
+
+/** Random statements over masked columns, with new schemas every minute. */
+async function lineage(): Promise<void> {
+  const rounds = Math.max(1, Math.round(minutes));
+  for (let round = 0; round < rounds; round += 1) {
+    const roundSeed = (seed + round * 7_919) % 0xffff_ffff;
+    const result = await hunt({ seed: roundSeed, seconds: (minutes * 60) / rounds, versions: [15, 18] });
+    say("lineage", `round ${round + 1} of ${rounds}, seed ${roundSeed}: ${summary(result)}`);
+    assert.equal(result.findings.length, 0, shown(result));
+  }
 }
 
 /** Native code, with every access to memory and every operation checked. */

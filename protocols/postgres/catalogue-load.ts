@@ -24,8 +24,13 @@ export interface Relation {
 /** One consistent reading of a target's system catalogues. */
 export interface CatalogueData {
   readonly relations: ReadonlyMap<number, Relation>;
-  /** Views and materialized views → oids of the relations their queries read, directly. */
-  readonly reads: ReadonlyMap<number, readonly number[]>;
+  /**
+   * Views and materialized views → oids of the relations their queries read, directly → attnums of the columns; WHOLE_ROW: any column.
+   * What is there for a rule of another kind counts as read too: an UPDATE of its table can answer with rows from elsewhere.
+   */
+  readonly reads: ReadonlyMap<number, ReadonlyMap<number, ReadonlySet<number>>>;
+  /** Relation oid → attnum of a generated column → attnums of those it is computed from. */
+  readonly generated: ReadonlyMap<number, ReadonlyMap<number, readonly number[]>>;
   /** Children (inheritance, partitions) → oids of their parents, directly. */
   readonly parents: ReadonlyMap<number, readonly number[]>;
   /** Schemas in which the target's own user may look names up. */
@@ -63,12 +68,30 @@ const RELATIONS = `
    where c.relkind in ('r', 'v', 'm', 'f', 'p', 'S', 'c') and n.nspname !~ '^pg_(toast|temp|toast_temp)(_|$)'
    order by c.oid`;
 
-/** The query of a view is its rule for SELECT (ev_type 1); what it reads stands in pg_depend, whole relations and columns alike. */
+/** In `reads`: a row is used as a value, so that any of its columns may be meant. */
+export const WHOLE_ROW = -1;
+
+/**
+ * What a view's query reads stands in pg_depend, relations and columns alike, but for rows used as a value: those are variables
+ * without a column number in its tree (ev_type 1 is SELECT).
+ */
 const READS = `
-  select distinct r.ev_class, d.refobjid
-    from pg_rewrite r join pg_depend d on d.classid = 'pg_rewrite'::regclass and d.objid = r.oid and d.refclassid = 'pg_class'::regclass
-   where r.ev_type = '1' and d.refobjid <> r.ev_class
+  with rules as materialized (
+    select oid, ev_class, ev_type <> '1' or ev_action::text like '%:varattno 0 %' as whole from pg_rewrite)
+  select r.ev_class, d.refobjid, string_agg(distinct (case when r.whole then ${WHOLE_ROW} else d.refobjsubid end)::text, ' ')
+    from rules r join pg_depend d on d.classid = 'pg_rewrite'::regclass and d.objid = r.oid and d.refclassid = 'pg_class'::regclass
+   where d.refobjid <> r.ev_class
+   group by 1, 2
    order by 1, 2`;
+
+/** What a generated column is computed from stands as a dependency of the column or of its expression. */
+const GENERATED = `
+  select distinct a.attrelid, a.attnum, d.refobjsubid
+    from pg_attribute a left join pg_attrdef e on e.adrelid = a.attrelid and e.adnum = a.attnum
+    join pg_depend d on d.refclassid = 'pg_class'::regclass and d.refobjid = a.attrelid and d.refobjsubid not in (0, a.attnum)
+     and (d.classid = 'pg_class'::regclass and d.objid = a.attrelid and d.objsubid = a.attnum or d.classid = 'pg_attrdef'::regclass and d.objid = e.oid)
+   where a.attgenerated <> '' and not a.attisdropped
+   order by 1, 2, 3`;
 
 const PARENTS = "select inhrelid, inhparent from pg_inherits order by 1, 2";
 const SCHEMAS = "select nspname from pg_namespace where has_schema_privilege(oid, 'usage') order by 1";
@@ -111,8 +134,17 @@ export async function loadCatalogue(upstream: Upstream, codeReader: CodeReader):
       }
       relations.set(relation.oid, relation);
     });
-    const reads = new Map<number, number[]>();
-    await rows(READS, ([view, read]) => append(reads, Number(view), Number(read)));
+    const reads = new Map<number, Map<number, Set<number>>>();
+    await rows(READS, ([view, relation, columns]) => {
+      const read = reads.get(Number(view)) ?? new Map<number, Set<number>>();
+      reads.set(Number(view), read.set(Number(relation), new Set(columns!.split(" ").map(Number))));
+    });
+    const generated = new Map<number, Map<number, number[]>>();
+    await rows(GENERATED, ([relation, column, source]) => {
+      const columns = generated.get(Number(relation)) ?? new Map<number, number[]>();
+      generated.set(Number(relation), columns);
+      append(columns, Number(column), Number(source));
+    });
     const parents = new Map<number, number[]>();
     await rows(PARENTS, ([child, parent]) => append(parents, Number(child), Number(parent)));
     const usableSchemas = new Set<string>();
@@ -129,7 +161,7 @@ export async function loadCatalogue(upstream: Upstream, codeReader: CodeReader):
       if (schema !== "pg_catalog" && schema !== "information_schema") ownNames.set(oid, name);
     const movingCode = await codeReader.read(rows, (sql, onRow) => side.query(sql, onRow), ownNames);
     const code = { builtinFunctions, otherFunctions, movingCode };
-    return { relations, reads, parents, usableSchemas, ...code, user, searchPath, role, digest: digest.digest("hex") };
+    return { relations, reads, generated, parents, usableSchemas, ...code, user, searchPath, role, digest: digest.digest("hex") };
   } finally {
     side.close();
   }

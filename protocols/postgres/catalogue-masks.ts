@@ -1,13 +1,15 @@
 import { SluiceError } from "../../core/errors.ts";
-import type { CatalogueData, Relation } from "./catalogue-load.ts";
+import { type CatalogueData, type Relation, WHOLE_ROW } from "./catalogue-load.ts";
 
 export interface MaskedRelations {
   /** Relation oid → attnum → index of the first pattern that names the column, or the same column of a parent or child. */
   readonly columns: ReadonlyMap<number, ReadonlyMap<number, number>>;
-  /** Every relation through which masked values can be read: those with masked columns, and all views over them, as qualify() spells them. */
+  /** Every relation through which masked values can be read: those with masked columns, and all views over those columns, as qualify() spells them. */
   readonly relations: ReadonlySet<string>;
   /** Those of `relations` that have no masked column of their own: views and materialized views over the others. */
   readonly viewsOver: ReadonlySet<string>;
+  /** Views over other columns of those relations: nothing masked comes through them but the server's errors. */
+  readonly besides: ReadonlySet<string>;
 }
 
 /** `schema.name`; a part with a dot or a quote in it is quoted, so that two relations never share a spelling. */
@@ -24,17 +26,22 @@ const quotePart = (part: string): string => (/[."]/.test(part) ? `"${part.replac
 export function findMasked(data: CatalogueData, columnPatterns: readonly string[]): MaskedRelations {
   const columns = directlyMasked(data, columnPatterns.map(parsePattern));
   spreadOverInheritance(data, columns);
+  spreadToGenerated(data, columns);
   const relations = new Set<string>();
   const viewsOver = new Set<string>();
   for (const oid of columns.keys()) addName(data, oid, relations);
-  const readers = reversed(data.reads);
-  for (const oid of reach([...columns.keys()], readers)) {
-    if (columns.has(oid)) continue;
+  for (const oid of readersOf(data, columns)) {
     addName(data, oid, relations);
     addName(data, oid, viewsOver);
   }
-  return { columns, relations, viewsOver };
+  const besides = new Set<string>();
+  for (const oid of reach([...columns.keys()], allReaders(data))) addName(data, oid, besides);
+  for (const name of relations) besides.delete(name);
+  return { columns, relations, viewsOver, besides };
 }
+
+const allReaders = (data: CatalogueData): Map<number, number[]> =>
+  reversed(new Map([...data.reads].map(([view, read]) => [view, [...read.keys()]])));
 
 interface Pattern {
   readonly schema: string | undefined;
@@ -92,12 +99,45 @@ function spreadOverInheritance(data: CatalogueData, masked: MaskedColumns): void
   }
 }
 
+/** What is computed from a masked column and stored, or read, as a column of its own is masked as that one is. */
+function spreadToGenerated(data: CatalogueData, masked: MaskedColumns): void {
+  for (const [oid, columns] of data.generated) {
+    const known = masked.get(oid);
+    if (known === undefined) continue;
+    // None of its sources is generated itself: the server allows no such thing.
+    for (const [attnum, sources] of columns) {
+      for (const source of sources) {
+        const index = known.get(source);
+        if (index !== undefined) add(masked, oid, attnum, index);
+      }
+    }
+  }
+}
+
 const attnumOf = (relation: Relation, column: string): number => relation.columns.indexOf(column);
 
 function add(masked: MaskedColumns, oid: number, attnum: number, index: number): void {
   let columns = masked.get(oid);
   if (columns === undefined) masked.set(oid, (columns = new Map()));
   columns.set(attnum, Math.min(index, columns.get(attnum) ?? index));
+}
+
+/** Views that read a masked column, or anything of such a view. */
+function readersOf(data: CatalogueData, masked: MaskedColumns): Set<number> {
+  const found = new Set<number>();
+  const readers = allReaders(data);
+  const open = [...masked.keys()];
+  for (let oid = open.pop(); oid !== undefined; oid = open.pop()) {
+    for (const view of readers.get(oid) ?? []) {
+      if (found.has(view) || masked.has(view)) continue;
+      const read = data.reads.get(view)!.get(oid)!;
+      const isHidden = (attnum: number) => attnum === WHOLE_ROW || masked.get(oid)!.has(attnum);
+      if (masked.has(oid) && ![...read].some(isHidden)) continue;
+      found.add(view);
+      open.push(view);
+    }
+  }
+  return found;
 }
 
 /** Everything reachable from `from` along `edges`, without `from` itself. */

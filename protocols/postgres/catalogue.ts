@@ -90,6 +90,7 @@ export function createCatalogue(open: () => Promise<Upstream>): Catalogue {
 const EMPTY: CatalogueData = {
   relations: new Map(),
   reads: new Map(),
+  generated: new Map(),
   parents: new Map(),
   usableSchemas: new Set(),
   builtinFunctions: new Set(),

@@ -6,7 +6,7 @@ import type { DecisionRecord } from "../../store/types.ts";
 import { type Catalogue, qualify } from "./catalogue.ts";
 import { type CopyPlan, planCopy } from "./copy-plan.ts";
 import { movesSearchPath } from "./effects.ts";
-import type { Classified, ColumnUse, RelationName } from "./sql/types.ts";
+import type { Classified, ColumnUse, OriginUse, RelationName } from "./sql/types.ts";
 import type { ColumnMask, SessionMasks } from "./values.ts";
 
 /** A verdict on one classified message in one context, with what the relay needs to carry it out. */
@@ -233,10 +233,7 @@ export class DecisionContext {
     return does("sql:call") ? 2 : 1;
   }
 
-  #judgeMasks(
-    classified: Classified,
-    operation: Operation,
-  ): { columns: boolean; content: boolean; rule: string; refusal: string | undefined; copies: Decision["copies"] } {
+  #judgeMasks(classified: Classified, operation: Operation): MaskJudgement {
     const content = this.masks?.masker.scans ?? false;
     const plans = classified.copies.length === 0 || this.masks === undefined ? NO_COPIES : this.#planCopies(classified, this.masks);
     const copies = typeof plans === "string" ? NO_COPIES : plans;
@@ -257,7 +254,7 @@ export class DecisionContext {
     }
     const unknown = classified.functions.find((name) => !this.catalogue.isBuiltinFunction(name));
     if (touched.length === 0) {
-      if (unknown === undefined) return no;
+      if (unknown === undefined) return this.#besideMasked(classified, operation, no);
       return {
         ...no,
         rule: this.#masked.anyRule,
@@ -271,16 +268,56 @@ export class DecisionContext {
     if (unknown !== undefined)
       return refused(`function ${unknown} is not part of PostgreSQL; what it returns from masked data cannot be traced`);
     if (typeof plans === "string") return refused(plans);
-    if (use.wholeRows) return refused("a whole row of a table with masked columns is used as a value, which cannot be traced");
-    if (use.untraceable) return refused("the columns of this statement cannot be traced to their tables, and one of them may be masked");
-    const names = new Set(touched.flatMap((table) => [...(this.#masked.columnNames.get(table) ?? [])]));
-    const expression = use.expressions.find((name) => names.has(name));
-    if (expression !== undefined) return refused(`masked column ${expression} is used inside an expression; select it as it is`);
-    const open = new Set(touched.flatMap((table) => [...(this.#masked.openPredicates.get(table) ?? [])]));
-    const predicate = use.predicates.find((name) => names.has(name) && !open.has(name));
-    if (predicate !== undefined)
-      return refused(`masked column ${predicate} is used in a condition, which would tell its value (predicates: deny)`);
+    const path = this.#pathOf(classified, operation);
+    for (const origin of use.origins) {
+      const column = this.#maskedColumn(origin, touched, path);
+      if (column === undefined) continue;
+      if (column === "*" && origin.column === "*" && origin.relation === undefined)
+        return refused("the columns of this statement cannot be traced to their tables, and one of them may be masked");
+      if (column === "*")
+        return refused("a whole row of a table with masked columns is used as a value, or compared, which cannot be traced");
+      if (origin.use === "predicate")
+        return refused(`masked column ${column} is used in a condition, which would tell its value (predicates: deny)`);
+      return refused(`masked column ${column} is used inside an expression; select it as it is`);
+    }
     return { columns: true, content, rule, refusal: undefined, copies };
+  }
+
+  /** A change through a view over other columns can still fail on a value of a masked one: then the error may quote it. */
+  #besideMasked(classified: Classified, operation: Operation, no: MaskJudgement): MaskJudgement {
+    if (!operation.tables.some((table) => this.#masked.besides.has(table))) return no;
+    if (classified.copy !== "out") return { ...no, columns: true };
+    if (operation.accesses.every(({ action }) => READS.has(action))) return no;
+    return { ...no, rule: this.#masked.anyRule, refusal: "COPY TO is refused beside a change to a relation that has masked columns" };
+  }
+
+  /**
+   * The masked column that this use is about, `*` for a whole row or any column; undefined: none.
+   * @param touched relations of the statement with masked columns
+   */
+  #maskedColumn(origin: OriginUse, touched: readonly string[], path: readonly string[] | undefined): string | undefined {
+    const { relation, column, use, unless } = origin;
+    const tables = relation === undefined ? touched : this.#candidates(relation, false, path).filter((table) => touched.includes(table));
+    for (const table of tables) {
+      const names = this.#masked.columnNames.get(table);
+      if (names === undefined || !(column === "*" || names.has(column))) continue;
+      if (unless?.of.some((each) => this.#hasColumn(each, unless.column, path))) continue;
+      if (use === "predicate" && this.#masked.openPredicates.get(table)?.has(column) === true) continue;
+      return column;
+    }
+    return undefined;
+  }
+
+  /** Whatever relation the name means has this column. */
+  #hasColumn(relation: RelationName, column: string, path: readonly string[] | undefined): boolean {
+    const tables = this.#candidates(relation, false, path);
+    return tables.length > 0 && (SYSTEM_NAMES.has(column) || tables.every((table) => this.catalogue.hasColumn(table, column)));
+  }
+
+  /** A message of several statements that changes search_path on its way looks its later names up under the new one. */
+  #pathOf(classified: Classified, operation: Operation): readonly string[] | undefined {
+    const changes = classified.statements > 1 && (classified.effects.some(movesSearchPath) || this.#moves(classified, operation) > 0);
+    return changes ? undefined : this.searchPath;
   }
 
   /**
@@ -314,10 +351,23 @@ export class DecisionContext {
   }
 }
 
+interface MaskJudgement {
+  readonly columns: boolean;
+  readonly content: boolean;
+  readonly rule: string;
+  readonly refusal: string | undefined;
+  readonly copies: Decision["copies"];
+}
+
+/** Actions of which the server's errors are not about rows that are written. */
+const READS: ReadonlySet<string> = new Set(["sql:select", "sql:copy_out", "sql:transaction", "sql:show", "sql:cursor"]);
+
 /** Statistics show values of the columns that they are about. */
 const HOLDS_VALUES = new Set(
   ["pg_statistic", "pg_statistic_ext_data", "pg_stats", "pg_stats_ext", "pg_stats_ext_exprs"].map((name) => `pg_catalog.${name}`),
 );
+
+const SYSTEM_NAMES: ReadonlySet<string> = new Set(["ctid", "xmin", "xmax", "cmin", "cmax", "tableoid"]);
 
 /** A foreign server may lead back to this one. */
 const FOREIGN = /^(?:server|foreign_data_wrapper|subscription):/;
@@ -327,6 +377,7 @@ interface MaskedRelations {
   /** Tables with masked columns and everything that reads them. */
   readonly relations: Set<string>;
   readonly views: Set<string>;
+  readonly besides: Set<string>;
   /** `schema:name` of each schema with masked columns. */
   readonly schemas: Set<string>;
   readonly columnNames: Map<string, Set<string>>;
@@ -342,6 +393,7 @@ function maskedRelations(masks: readonly MaskRule[], catalogue: Catalogue): Mask
     columns: new Map(),
     relations: new Set(),
     views: new Set(),
+    besides: new Set(),
     schemas: new Set(),
     columnNames: new Map(),
     openPredicates: new Map(),
@@ -352,6 +404,7 @@ function maskedRelations(masks: readonly MaskRule[], catalogue: Catalogue): Mask
   const found = catalogue.maskedRelations(patterns.map((entry) => entry.pattern));
   for (const name of found.relations) result.relations.add(name);
   for (const name of found.viewsOver) result.views.add(name);
+  for (const name of found.besides) result.besides.add(name);
   for (const [oid, attributes] of found.columns) {
     const byAttribute = new Map<number, ColumnMask>();
     result.columns.set(oid, byAttribute);
@@ -419,32 +472,4 @@ export function identityKey(grant: Grant): string {
   return createHash("sha256")
     .update(JSON.stringify([issuer, user, subject, groups, claims, chain]))
     .digest("base64");
-}
-
-/** `EXECUTE name` and `FETCH … FROM name` carry out what was prepared or declared: judged as both together. */
-export function withInner(outer: Classified, inner: Classified): Classified {
-  const both = (of: (each: Classified) => readonly string[]) => [...of(outer), ...of(inner)];
-  return {
-    accesses: [...outer.accesses, ...inner.accesses],
-    statements: outer.statements,
-    unfiltered: outer.unfiltered || inner.unfiltered,
-    columns: both((each) => each.columns),
-    functions: both((each) => each.functions),
-    effects: [...outer.effects, ...inner.effects],
-    columnUse: {
-      plain: both((each) => each.columnUse.plain),
-      star: outer.columnUse.star || inner.columnUse.star,
-      expressions: both((each) => each.columnUse.expressions),
-      predicates: both((each) => each.columnUse.predicates),
-      wholeRows: outer.columnUse.wholeRows || inner.columnUse.wholeRows,
-      untraceable: outer.columnUse.untraceable || inner.columnUse.untraceable,
-    },
-    copy: outer.copy === "none" ? inner.copy : outer.copy,
-    copies: [...outer.copies, ...inner.copies],
-    explains: outer.explains || inner.explains,
-    returnsRows: outer.returnsRows || inner.returnsRows,
-    secrets: [],
-    refusal: outer.refusal ?? inner.refusal,
-    empty: false,
-  };
 }

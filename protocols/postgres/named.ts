@@ -1,4 +1,3 @@
-import { withInner } from "./decide.ts";
 import { leavesBlock } from "./effects.ts";
 import type { Relay } from "./relay.ts";
 import type { Classified } from "./sql/types.ts";
@@ -93,4 +92,31 @@ export class NamedOperations {
 function samePath(a: readonly string[] | undefined, b: readonly string[] | undefined): boolean {
   if (a === b) return a !== undefined;
   return a !== undefined && b !== undefined && a.length === b.length && a.every((schema, index) => schema === b[index]);
+}
+
+/** `EXECUTE name` and `FETCH … FROM name` carry out what was prepared or declared: judged as both together. */
+function withInner(outer: Classified, inner: Classified): Classified {
+  const both = (of: (each: Classified) => readonly string[]) => [...of(outer), ...of(inner)];
+  return {
+    accesses: [...outer.accesses, ...inner.accesses],
+    statements: outer.statements,
+    unfiltered: outer.unfiltered || inner.unfiltered,
+    columns: both((each) => each.columns),
+    functions: both((each) => each.functions),
+    effects: [...outer.effects, ...inner.effects],
+    columnUse: {
+      plain: both((each) => each.columnUse.plain),
+      star: outer.columnUse.star || inner.columnUse.star,
+      expressions: both((each) => each.columnUse.expressions),
+      predicates: both((each) => each.columnUse.predicates),
+      origins: [...outer.columnUse.origins, ...inner.columnUse.origins],
+    },
+    copy: outer.copy === "none" ? inner.copy : outer.copy,
+    copies: [...outer.copies, ...inner.copies],
+    explains: outer.explains || inner.explains,
+    returnsRows: outer.returnsRows || inner.returnsRows,
+    secrets: [],
+    refusal: outer.refusal ?? inner.refusal,
+    empty: false,
+  };
 }

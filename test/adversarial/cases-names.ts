@@ -162,11 +162,12 @@ export const NAMES: readonly SqlCase[] = [
     "insert into v_safe values (9, 'x')",
     "delete from v_safe",
   ]),
+  ...sql("views, rules, triggers", "masked", "runs", ["select id, name from v_safe"]),
   ...sql("views, rules, triggers", "masked", "mask", [
     "select * from v_all",
     "select contact from v_email",
     "select contact from m_email",
-    "select id, name from v_safe",
+    "select name from v_rows",
     "copy v_email to stdout",
     "create view stolen as select email as e from customers",
     "create view stolen as select * from v_email",

@@ -125,6 +125,7 @@ insert into people values ('${HIDDEN.person}');
 create view v_all as select * from customers;
 create view v_email as select id, email as contact from customers;
 create view v_safe as select id, name from customers;
+create view v_rows as select c.name, to_jsonb(c) from customers c;
 create materialized view m_email as select id, email as contact from customers;
 create function all_customers() returns setof customers language sql as 'select * from customers';
 create function one_email(int) returns text language sql as 'select email from customers where id = $1';

@@ -1,5 +1,5 @@
 import { as, type Body, type Kind, kindOf, type Node, type StatementKind, strings, type Tree } from "./ast.ts";
-import { creates, optionText } from "./queries.ts";
+import { creates, optionText, relationSource } from "./queries.ts";
 import { SECRET_NAME, settingRefusal, settingValue } from "./settings.ts";
 import { Refusal, sweep, type Walk } from "./walk.ts";
 
@@ -234,12 +234,8 @@ const alterRoleSet: Definition<"AlterRoleSetStmt"> = (walk, body) => {
   attachedSetting(walk, body.setstmt);
 };
 
-const dropRole: Definition<"DropRoleStmt"> = (walk, body) => {
-  walk.effect({ kind: "ddl" });
-  roles(walk, "sql:drop", body.roles);
-};
-
-const dropOwned: Definition<"DropOwnedStmt"> = (walk, body) => {
+/** DROP ROLE and DROP OWNED. */
+const dropRoles = (walk: Walk, body: { readonly roles?: readonly Node[] }): void => {
   walk.effect({ kind: "ddl" });
   roles(walk, "sql:drop", body.roles);
 };
@@ -290,11 +286,14 @@ const rule: Definition<"RuleStmt"> = (walk, body) => {
   walk.effect({ kind: "ddl" });
   walk.visit(body.whereClause, "expression");
   walk.inView = true;
-  for (const action of body.actions ?? []) {
-    if (walk.visitors[kindOf(action as Tree) ?? "List"] !== undefined) walk.visit(action, "expression");
-    else if (as(action, "NotifyStmt") !== undefined) walk.access("sql:notify");
-    else throw new Refusal("CREATE RULE with this action is refused.");
-  }
+  walk.ranges.within(() => {
+    for (const row of ["old", "new"]) walk.ranges.add(row, relationSource(body.relation));
+    for (const action of body.actions ?? []) {
+      if (walk.visitors[kindOf(action as Tree) ?? "List"] !== undefined) walk.visit(action, "expression");
+      else if (as(action, "NotifyStmt") !== undefined) walk.access("sql:notify");
+      else throw new Refusal("CREATE RULE with this action is refused.");
+    }
+  });
   walk.inView = false;
 };
 
@@ -391,7 +390,7 @@ const extensionContents: Definition<"AlterExtensionContentsStmt"> = (walk, body)
 const createTrigger: Definition<"CreateTrigStmt"> = (walk, body) => {
   define<"CreateTrigStmt">("sql:create")(walk, body);
   // A trigger function takes column names as text and writes what it finds there elsewhere (tsvector_update_trigger).
-  walk.untraceable = true;
+  walk.anything("expression");
 };
 
 /** ALTER FOREIGN TABLE … OPTIONS stands among the commands. */
@@ -423,8 +422,8 @@ export const DEFINITIONS: { readonly [K in Exclude<StatementKind, Elsewhere>]: D
   CreateRoleStmt: createRole,
   AlterRoleStmt: alterRole,
   AlterRoleSetStmt: alterRoleSet,
-  DropRoleStmt: dropRole,
-  DropOwnedStmt: dropOwned,
+  DropRoleStmt: dropRoles,
+  DropOwnedStmt: dropRoles,
   ReassignOwnedStmt: reassignOwned,
   CreateStmt: createTable,
   CreateForeignTableStmt: createForeignTable,

@@ -1,4 +1,5 @@
 import { type Body, constantText, type Node, strings } from "./ast.ts";
+import { rowOf, type Source, union } from "./columns.ts";
 import { SECRET_NAME, settingRefusal, splitSearchPath } from "./settings.ts";
 import { inner, Refusal, type Use, type Visitor, type Visitors, type Walk } from "./walk.ts";
 
@@ -65,12 +66,15 @@ const operator: Visitor<"A_Expr"> = (walk, body, use) => {
   }
 };
 
+/** A range that is not in sight. */
+const UNKNOWN: Source = { kind: "query", outputs: undefined, names: [] };
+
 const columnRef: Visitor<"ColumnRef"> = (walk, body, use) => {
   const fields = body.fields ?? [];
   const path = strings(fields);
   if (path.length === fields.length) walk.column(path, use);
   // `t.*` or `*` as a value: row(t.*), (t.*) is null, count(t.*). In select lists it never comes here (queries.ts).
-  else if (use !== "unseen") walk.wholeRows = true;
+  else walk.used(union((walk.ranges.star(path[path.length - 1]) ?? [UNKNOWN]).map(rowOf)), inner(use));
 };
 
 const setConfig = (walk: Walk, args: readonly Node[]): void => {
@@ -133,13 +137,10 @@ const indirection: Visitor<"A_Indirection"> = (walk, body, use) => {
   const below = inner(use);
   walk.visit(body.arg, below);
   for (const step of body.indirection ?? []) {
-    // (row).field: the field is a column where the row is a table's. (row).* is all of them.
+    // (row).field and (row).*: that the row is used was seen with it.
     if ("String" in step) {
-      const name = step.String.sval ?? "";
-      walk.attribute(name);
-      walk.column([name], below);
-    } else if ("A_Star" in step) walk.wholeRows = true;
-    else walk.visit(step, below);
+      walk.field(step.String.sval ?? "", below);
+    } else if (!("A_Star" in step)) walk.visit(step, below);
   }
 };
 
@@ -178,9 +179,7 @@ export const EXPRESSIONS: Visitors = {
   SQLValueFunction: nothing,
   CurrentOfExpr: nothing,
   MergeSupportFunc: nothing,
-  A_Star: (walk) => {
-    walk.wholeRows = true;
-  },
+  A_Star: (walk) => walk.anything("expression"),
   ColumnRef: columnRef,
   A_Expr: operator,
   FuncCall: functionCall,

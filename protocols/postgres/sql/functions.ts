@@ -82,14 +82,3 @@ export function qualifiedRule(schema: string | undefined, name: string): Rule | 
 
 /** Sequence functions that change what they read. */
 export const CHANGES_SEQUENCE: ReadonlySet<string> = new Set(["nextval", "setval"]);
-
-/**
- * Built-in functions that accept a whole row. PostgreSQL also calls them in attribute notation: `c.row_to_json` over
- * `customers c` is row_to_json(c).
- */
-export const TAKES_ROW: ReadonlySet<string> = new Set(
-  `row_to_json to_json to_jsonb json_build_array jsonb_build_array json_agg jsonb_agg json_agg_strict jsonb_agg_strict array_agg any_value
-   concat quote_literal quote_nullable max min record_out record_send hash_record pg_column_size num_nulls num_nonnulls hstore`.split(
-    /\s+/,
-  ),
-);

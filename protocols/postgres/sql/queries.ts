@@ -1,4 +1,5 @@
-import { as, type Body, constantText, type Node, strings } from "./ast.ts";
+import { as, type Body, constantText, kindOf, type Node, strings, type Tree } from "./ast.ts";
+import { type Output, Outputs, resolve, rowOf, type Source, union } from "./columns.ts";
 import { pinned, value } from "./expressions.ts";
 import { inner, Refusal, type Use, type Visitor, type Visitors, type Walk } from "./walk.ts";
 
@@ -6,112 +7,78 @@ import { inner, Refusal, type Use, type Visitor, type Visitors, type Walk } from
 
 // ---- what a query gives out
 
-type Query = Node | undefined;
+const NO_OUTPUTS = new Outputs([]);
 
-/** Column names that the output columns of a query stand for, in order (undefined: not a bare column); undefined: cannot be listed. */
-function outputs(query: Query): readonly (string | undefined)[] | undefined {
-  if (query === undefined) return [];
-  let names = listed.get(query);
-  if (names === undefined && !listed.has(query)) {
-    names = listOutputs(query);
-    listed.set(query, names);
-  }
-  return names;
+/** A query that stands in FROM, once it was walked; `names` rename its first columns. */
+function querySource(walk: Walk, query: Node | undefined, names: readonly Node[] | undefined): Source {
+  const kind = query === undefined ? undefined : kindOf(query as Tree);
+  const body = kind === undefined ? undefined : ((query as unknown as Record<string, object>)[kind] as object);
+  return { kind: "query", outputs: body === undefined ? undefined : walk.outputs.get(body), names: strings(names) };
 }
 
-/** Of a query that many references name, the columns are listed once. */
-const listed = new WeakMap<Node, readonly (string | undefined)[] | undefined>();
-
-function listOutputs(query: Node): readonly (string | undefined)[] | undefined {
-  const select = as(query, "SelectStmt");
-  let targetList: readonly Node[] | undefined;
-  if (select !== undefined) {
-    // Columns below a set operation count as used in expressions already.
-    if (select.op !== undefined && select.op !== "SETOP_NONE") return [];
-    if (select.valuesLists !== undefined) return [];
-    targetList = select.targetList;
-  } else {
-    const change = as(query, "InsertStmt") ?? as(query, "UpdateStmt") ?? as(query, "DeleteStmt") ?? as(query, "MergeStmt");
-    targetList = change?.returningClause?.exprs;
-  }
-  const names: (string | undefined)[] = [];
-  for (const item of targetList ?? []) {
-    const fields = as(as(item, "ResTarget")?.val, "ColumnRef")?.fields;
-    const path = strings(fields);
-    if (fields !== undefined && path.length < fields.length) return undefined;
-    names.push(fields === undefined ? undefined : path[path.length - 1]);
-  }
-  return names;
-}
-
-/** `(query) AS s (x, y)`: x and y stand for what the query's first and second column are. */
-function renameAll(walk: Walk, columns: readonly Node[] | undefined, query: Query): void {
-  if (columns === undefined || columns.length === 0) return;
-  const names = outputs(query);
-  if (names === undefined) walk.untraceable = true;
-  else
-    for (const [index, alias] of strings(columns).entries()) {
-      const column = names[index];
-      if (column !== undefined) walk.rename(alias, column);
-    }
+/** A relation under whatever name. */
+export function relationSource(relation: Body<"RangeVar"> | undefined): Source {
+  if (relation?.relname === undefined) return { kind: "query", outputs: undefined, names: [] };
+  return {
+    kind: "relation",
+    relation: { schema: relation.schemaname, name: relation.relname },
+    // `customers AS c (a, b)`: what a and b are, only the catalogue knows.
+    renamed: relation.alias?.colnames !== undefined,
+  };
 }
 
 /** EXISTS shows no value, but where the server cannot drop its select list it computes it: an error or a row less would tell. */
 const computed = (use: Use): Use => (use === "unseen" ? "predicate" : inner(use));
 
-function targets(walk: Walk, list: readonly Node[] | undefined, use: Use): void {
+/** A select list, or RETURNING. */
+function targets(walk: Walk, list: readonly Node[] | undefined, use: Use): Outputs {
+  const outputs: Output[] = [];
+  const stars = new Set<string | undefined>();
   for (const item of list ?? []) {
     const target = as(item, "ResTarget");
     const reference = as(target?.val, "ColumnRef");
     if (reference === undefined) {
       walk.visit(target?.val, computed(use));
+      outputs.push({ name: target?.name ?? "", origins: [] });
       continue;
     }
     const fields = reference.fields ?? [];
     const path = strings(fields);
     if (path.length === fields.length) {
-      walk.column(path, use);
-      if (target?.name !== undefined) walk.rename(target.name, path[path.length - 1]);
-    } else if (use === "plain") walk.star = true;
-    else if (use !== "unseen") walk.untraceable = true;
+      const origins = walk.column(path, use);
+      outputs.push({ name: target?.name ?? path[path.length - 1], origins: use === "plain" || use === "unseen" ? origins : [] });
+      continue;
+    }
+    const of = path[path.length - 1];
+    const star = walk.ranges.star(of);
+    if (use === "plain") walk.star = true;
+    else if (star === undefined) walk.anything(use);
+    else walk.used(union(star.map(rowOf)), use);
+    // The same star again gives out nothing new, and behind the first one no position is known.
+    if (stars.has(of)) continue;
+    stars.add(of);
+    outputs.push({ star: star ?? [{ kind: "query", outputs: undefined, names: [] }] });
   }
+  return new Outputs(outputs);
 }
 
-const fieldsOf = (target: Node | undefined): readonly Node[] | undefined => as(as(target, "ResTarget")?.val, "ColumnRef")?.fields;
-const hasStar = (target: Node): boolean => fieldsOf(target)?.some((field) => "A_Star" in field) ?? false;
-
-/** Index of the first star of a select list, or -1; looked up once a list, because ORDER BY can be as long as the list. */
-const stars = new WeakMap<readonly Node[], number>();
-
-function firstStar(list: readonly Node[]): number {
-  let index = stars.get(list);
-  if (index === undefined) {
-    index = list.findIndex(hasStar);
-    stars.set(list, index);
-  }
-  return index;
-}
-
-/** ORDER BY 2 and GROUP BY 2 mean the second output column. */
-function positions(walk: Walk, item: Node, list: readonly Node[] | undefined): void {
-  const position = Number(as(item, "A_Const")?.ival?.ival ?? 0);
-  if (position < 1 || list === undefined) return;
-  // A star stands for several columns: behind one, a position is anybody's guess.
-  const star = firstStar(list);
-  if (star >= 0 && star < position) walk.untraceable = true;
-  const fields = fieldsOf(list[position - 1]);
-  if (fields !== undefined && position - 1 !== star) walk.column(strings(fields), "predicate");
-}
-
-function orderAndGroup(walk: Walk, items: readonly Node[] | undefined, list: readonly Node[] | undefined): void {
+/** ORDER BY 2 and GROUP BY 2 mean the second output column, ORDER BY x and GROUP BY x may mean the one of that name. */
+function orderAndGroup(walk: Walk, items: readonly Node[] | undefined, outputs: Outputs, onlyOutputs = false): void {
   for (const item of items ?? []) {
     const node = as(item, "SortBy")?.node ?? item;
     const set = as(node, "GroupingSet");
-    if (set !== undefined) orderAndGroup(walk, set.content, list);
-    else {
-      positions(walk, node, list);
-      walk.visit(node, "predicate");
+    if (set !== undefined) {
+      orderAndGroup(walk, set.content, outputs, onlyOutputs);
+      continue;
     }
+    const position = Number(as(node, "A_Const")?.ival?.ival ?? 0);
+    if (position > 0) walk.used(outputs.at(position - 1), "predicate");
+    const fields = as(node, "ColumnRef")?.fields;
+    const [name, more] = strings(fields);
+    const isName = fields?.length === 1 && name !== undefined && more === undefined;
+    if (isName) walk.used(outputs.named(name), "predicate");
+    // Of a set operation only output columns can be named.
+    if (!(isName && onlyOutputs)) walk.visit(node, "predicate");
   }
 }
 
@@ -124,17 +91,26 @@ function withClause(walk: Walk, clause: Body<"WithClause"> | undefined, body: ()
   }
   walk.withScope(() => {
     const ctes = (clause.ctes ?? []).map((node) => as(node, "CommonTableExpr"));
-    if (clause.recursive) for (const cte of ctes) walk.declareCte(cte?.ctename ?? "", cte?.ctequery);
+    if (clause.recursive) {
+      for (const cte of ctes) {
+        // What a set operation gives out counts as computed; what else a later one gives out is not known yet.
+        const op = as(cte?.ctequery, "SelectStmt")?.op;
+        const isSet = op !== undefined && op !== "SETOP_NONE";
+        walk.declareCte(cte?.ctename ?? "", { kind: "query", outputs: isSet ? NO_OUTPUTS : undefined, names: [] });
+      }
+    }
     for (const cte of ctes) {
       if (cte === undefined) throw new Refusal("The statement's WITH clause is not understood.");
       walk.visit(cte.ctequery, "plain");
-      renameAll(walk, cte.aliascolnames, cte.ctequery);
-      for (const column of strings(cte.search_clause?.search_col_list)) walk.column([column], "expression");
-      for (const column of strings(cte.cycle_clause?.cycle_col_list)) walk.column([column], "expression");
+      const source = querySource(walk, cte.ctequery, cte.aliascolnames);
+      for (const column of [...strings(cte.search_clause?.search_col_list), ...strings(cte.cycle_clause?.cycle_col_list)]) {
+        walk.named(column);
+        walk.used(resolve(source, column), "expression");
+      }
       walk.visit(cte.cycle_clause?.cycle_mark_value, "expression");
       walk.visit(cte.cycle_clause?.cycle_mark_default, "expression");
       // Without RECURSIVE a query sees only those before it: `with t as (select * from t)` reads the table t.
-      if (!clause.recursive) walk.declareCte(cte.ctename ?? "", cte.ctequery);
+      walk.declareCte(cte.ctename ?? "", source);
     }
     body();
   });
@@ -144,35 +120,40 @@ function withClause(walk: Walk, clause: Body<"WithClause"> | undefined, body: ()
 
 const select: Visitor<"SelectStmt"> = (walk, body, use) => {
   walk.access("sql:select");
-  withClause(walk, body.withClause, () => {
-    if (body.op !== undefined && body.op !== "SETOP_NONE") {
-      const arm = use === "unseen" ? "predicate" : inner(use);
-      if (body.larg !== undefined) select(walk, body.larg, arm);
-      if (body.rarg !== undefined) select(walk, body.rarg, arm);
-    }
-    if (body.intoClause !== undefined) {
-      creates(walk, body.intoClause.rel);
-      use = "expression";
-    }
-    walk.visitAll(body.fromClause, "plain");
-    if (setsOneSetting(body)) {
-      // The constant in WHERE names what is set: it stays in the cache key.
-      walk.settingOfRow = RESTRICTED_KINDS;
-      pinned(walk, () => walk.visit(body.whereClause, "predicate"));
-    }
-    targets(walk, body.targetList, use);
-    walk.settingOfRow = undefined;
-    if (body.distinctClause !== undefined) distinct(walk, body, use);
-    walk.visit(body.whereClause, "predicate");
-    orderAndGroup(walk, body.groupClause, body.targetList);
-    walk.visit(body.havingClause, "predicate");
-    walk.visitAll(body.windowClause, "predicate");
-    walk.visitAll(body.valuesLists, computed(use));
-    orderAndGroup(walk, body.sortClause, body.targetList);
-    value(walk, body.limitOffset, "predicate");
-    value(walk, body.limitCount, "predicate");
-  });
+  walk.ranges.within(() => withClause(walk, body.withClause, () => selectBody(walk, body, use)));
 };
+
+function selectBody(walk: Walk, body: Body<"SelectStmt">, outer: Use): void {
+  let use = outer;
+  const isSet = body.op !== undefined && body.op !== "SETOP_NONE";
+  if (isSet) {
+    const arm = use === "unseen" ? "predicate" : inner(use);
+    if (body.larg !== undefined) select(walk, body.larg, arm);
+    if (body.rarg !== undefined) select(walk, body.rarg, arm);
+  }
+  if (body.intoClause !== undefined) {
+    creates(walk, body.intoClause.rel);
+    use = "expression";
+  }
+  walk.ranges.during(false, () => walk.visitAll(body.fromClause, "plain"));
+  if (setsOneSetting(body)) {
+    // The constant in WHERE names what is set: it stays in the cache key.
+    walk.settingOfRow = RESTRICTED_KINDS;
+    pinned(walk, () => walk.visit(body.whereClause, "predicate"));
+  }
+  const outputs = targets(walk, body.targetList, use);
+  walk.outputs.set(body, outputs);
+  walk.settingOfRow = undefined;
+  if (body.distinctClause !== undefined) distinct(walk, body, outputs, use);
+  walk.visit(body.whereClause, "predicate");
+  orderAndGroup(walk, body.groupClause, outputs);
+  walk.visit(body.havingClause, "predicate");
+  walk.visitAll(body.windowClause, "predicate");
+  walk.visitAll(body.valuesLists, computed(use));
+  orderAndGroup(walk, body.sortClause, outputs, isSet);
+  value(walk, body.limitOffset, "predicate");
+  value(walk, body.limitCount, "predicate");
+}
 
 const RESTRICTED_KINDS = "restrict_nonsystem_relation_kind";
 
@@ -197,14 +178,10 @@ function setsOneSetting(body: Body<"SelectStmt">): boolean {
 }
 
 /** Plain DISTINCT compares every output column; its list holds one empty node. DISTINCT ON names what it compares. */
-function distinct(walk: Walk, body: Body<"SelectStmt">, use: Use): void {
+function distinct(walk: Walk, body: Body<"SelectStmt">, outputs: Outputs, use: Use): void {
   const on = (body.distinctClause ?? []).filter((node) => Object.keys(node).length > 0);
-  if (on.length > 0) orderAndGroup(walk, on, body.targetList);
-  else if (use !== "unseen") {
-    const compared = outputs({ SelectStmt: body });
-    if (compared === undefined) walk.untraceable = true;
-    else for (const name of compared) if (name !== undefined) walk.column([name], "predicate");
-  }
+  if (on.length > 0) orderAndGroup(walk, on, outputs);
+  else if (use !== "unseen") walk.used(outputs.all(), "predicate");
 }
 
 /** A new table or view. Temporary ones live in pg_temp, whatever the search_path says. */
@@ -215,21 +192,27 @@ export function creates(walk: Walk, relation: Body<"RangeVar"> | undefined): voi
   walk.effect(temporary ? { kind: "create_temp", name } : { kind: "ddl" });
 }
 
-function returning(walk: Walk, clause: Body<"ReturningClause"> | undefined, target: Body<"RangeVar"> | undefined, use: Use): void {
+type Change = Body<"InsertStmt"> | Body<"UpdateStmt"> | Body<"DeleteStmt"> | Body<"MergeStmt">;
+
+function returning(walk: Walk, body: Change, use: Use): void {
+  const clause = body.returningClause;
   if (clause === undefined) return;
+  const target = body.relation;
   walk.range("sql:select", target);
-  walk.addRange("old");
-  walk.addRange("new");
-  for (const option of clause.options ?? []) walk.addRange(as(option, "ReturningOption")?.value);
-  targets(walk, clause.exprs, use);
+  for (const name of ["old", "new", ...(clause.options ?? []).map((option) => as(option, "ReturningOption")?.value)])
+    if (name !== undefined) walk.ranges.add(name, relationSource(target));
+  const outputs = targets(walk, clause.exprs, use);
+  walk.outputs.set(body, outputs);
 }
 
 /** The relation that a statement changes; never a WITH query. */
 function changed(walk: Walk, action: string, target: Body<"RangeVar"> | undefined): void {
   walk.range(action, target);
   if (target?.relname === "pg_settings") throw new Refusal("Changing pg_settings is refused: use SET, which can be checked.");
-  walk.addRange(target?.alias?.aliasname ?? target?.relname);
-  if (target?.alias?.colnames !== undefined) walk.untraceable = true;
+}
+
+function addTarget(walk: Walk, target: Body<"RangeVar"> | undefined): void {
+  walk.ranges.add(target?.alias?.aliasname ?? target?.relname ?? "", relationSource(target));
 }
 
 function assignments(walk: Walk, list: readonly Node[] | undefined): void {
@@ -244,50 +227,54 @@ function assignments(walk: Walk, list: readonly Node[] | undefined): void {
 /** Subscripts of an assignment target; field names are named, not read. */
 const indexes = (nodes: readonly Node[] | undefined): Node[] => (nodes ?? []).filter((node) => "A_Indices" in node);
 
-const insert: Visitor<"InsertStmt"> = (walk, body, use) => {
-  changed(walk, "sql:insert", body.relation);
-  withClause(walk, body.withClause, () => {
-    assignments(walk, body.cols);
-    const source = as(body.selectStmt, "SelectStmt");
-    if (source?.valuesLists !== undefined && source.withClause === undefined) {
-      for (const row of source.valuesLists) value(walk, row, "expression");
-      orderAndGroup(walk, source.sortClause, undefined);
-      walk.visit(source.limitCount, "predicate");
-      walk.visit(source.limitOffset, "predicate");
-    } else walk.visit(body.selectStmt, "expression");
-    const conflict = body.onConflictClause;
-    if (conflict !== undefined) {
-      walk.addRange("excluded");
-      walk.visitAll(conflict.infer?.indexElems, "predicate");
-      walk.visit(conflict.infer?.whereClause, "predicate");
-      if (conflict.action === "ONCONFLICT_UPDATE") walk.range("sql:update", body.relation);
-      assignments(walk, conflict.targetList);
-      walk.visit(conflict.whereClause, "predicate");
-    }
-    returning(walk, body.returningClause, body.relation, use);
-  });
-};
+/** A statement that changes rows: a level of its own, with its WITH queries. */
+const changing =
+  <K extends "InsertStmt" | "UpdateStmt" | "DeleteStmt" | "MergeStmt">(action: string, change: Visitor<K>): Visitor<K> =>
+  (walk, body, use) => {
+    const { relation, withClause: clause } = body as Change;
+    changed(walk, action, relation);
+    walk.ranges.within(() => withClause(walk, clause, () => change(walk, body, use)));
+  };
 
-const update: Visitor<"UpdateStmt"> = (walk, body, use) => {
-  changed(walk, "sql:update", body.relation);
-  if (!looksAtRow(body.whereClause)) walk.unfiltered = true;
-  withClause(walk, body.withClause, () => {
-    walk.visitAll(body.fromClause, "plain");
-    assignments(walk, body.targetList);
-    walk.visit(body.whereClause, "predicate");
-    returning(walk, body.returningClause, body.relation, use);
-  });
-};
+const insert = changing<"InsertStmt">("sql:insert", (walk, body, use) => {
+  assignments(walk, body.cols);
+  const source = as(body.selectStmt, "SelectStmt");
+  if (source?.valuesLists !== undefined && source.withClause === undefined) {
+    for (const row of source.valuesLists) value(walk, row, "expression");
+    orderAndGroup(walk, source.sortClause, NO_OUTPUTS);
+    walk.visit(source.limitCount, "predicate");
+    walk.visit(source.limitOffset, "predicate");
+  } else walk.visit(body.selectStmt, "expression");
+  // What is inserted does not see the row that it becomes.
+  addTarget(walk, body.relation);
+  const conflict = body.onConflictClause;
+  if (conflict !== undefined) {
+    walk.ranges.add("excluded", relationSource(body.relation));
+    walk.visitAll(conflict.infer?.indexElems, "predicate");
+    walk.visit(conflict.infer?.whereClause, "predicate");
+    if (conflict.action === "ONCONFLICT_UPDATE") walk.range("sql:update", body.relation);
+    assignments(walk, conflict.targetList);
+    walk.visit(conflict.whereClause, "predicate");
+  }
+  returning(walk, body, use);
+});
 
-const remove: Visitor<"DeleteStmt"> = (walk, body, use) => {
-  changed(walk, "sql:delete", body.relation);
+const update = changing<"UpdateStmt">("sql:update", (walk, body, use) => {
   if (!looksAtRow(body.whereClause)) walk.unfiltered = true;
-  withClause(walk, body.withClause, () => {
-    walk.visitAll(body.usingClause, "plain");
-    walk.visit(body.whereClause, "predicate");
-    returning(walk, body.returningClause, body.relation, use);
-  });
-};
+  addTarget(walk, body.relation);
+  walk.ranges.during(false, () => walk.visitAll(body.fromClause, "plain"));
+  assignments(walk, body.targetList);
+  walk.visit(body.whereClause, "predicate");
+  returning(walk, body, use);
+});
+
+const remove = changing<"DeleteStmt">("sql:delete", (walk, body, use) => {
+  if (!looksAtRow(body.whereClause)) walk.unfiltered = true;
+  addTarget(walk, body.relation);
+  walk.ranges.during(false, () => walk.visitAll(body.usingClause, "plain"));
+  walk.visit(body.whereClause, "predicate");
+  returning(walk, body, use);
+});
 
 /** `WHERE true` and `WHERE 1 = 1` filter nothing: a filter names a column. Constants are not looked at, since cached shapes leave them out. */
 function looksAtRow(where: Node | undefined): boolean {
@@ -303,67 +290,88 @@ function looksAtRow(where: Node | undefined): boolean {
 
 const MERGE_ACTIONS: Readonly<Record<string, string>> = { CMD_INSERT: "sql:insert", CMD_UPDATE: "sql:update", CMD_DELETE: "sql:delete" };
 
-const merge: Visitor<"MergeStmt"> = (walk, body, use) => {
-  changed(walk, "sql:merge", body.relation);
-  withClause(walk, body.withClause, () => {
-    walk.visit(body.sourceRelation, "plain");
-    walk.visit(body.joinCondition, "predicate");
-    for (const node of body.mergeWhenClauses ?? []) {
-      const clause = as(node, "MergeWhenClause");
-      const action = MERGE_ACTIONS[clause?.commandType ?? ""];
-      if (action !== undefined) walk.range(action, body.relation);
-      walk.visit(clause?.condition, "predicate");
-      assignments(walk, clause?.targetList);
-      for (const item of clause?.values ?? []) value(walk, item, "expression");
-    }
-    returning(walk, body.returningClause, body.relation, use);
-  });
-};
+const merge = changing<"MergeStmt">("sql:merge", (walk, body, use) => {
+  addTarget(walk, body.relation);
+  walk.ranges.during(false, () => walk.visit(body.sourceRelation, "plain"));
+  walk.visit(body.joinCondition, "predicate");
+  for (const node of body.mergeWhenClauses ?? []) {
+    const clause = as(node, "MergeWhenClause");
+    const action = MERGE_ACTIONS[clause?.commandType ?? ""];
+    if (action !== undefined) walk.range(action, body.relation);
+    walk.visit(clause?.condition, "predicate");
+    assignments(walk, clause?.targetList);
+    for (const item of clause?.values ?? []) value(walk, item, "expression");
+  }
+  returning(walk, body, use);
+});
 
 // ---- FROM
 
 const rangeVar: Visitor<"RangeVar"> = (walk, body) => {
   const name = body.relname ?? "";
-  walk.addRange(body.alias?.aliasname ?? name);
+  const alias = body.alias?.aliasname ?? name;
   const cte = body.schemaname === undefined ? walk.cte(name) : undefined;
   if (cte !== undefined) {
-    renameAll(walk, body.alias?.colnames, cte.query);
+    walk.ranges.add(alias, renamed(cte.source, strings(body.alias?.colnames)));
     return;
   }
   // Such a view passes an UPDATE on to pg_settings, whose rule calls set_config.
   if (walk.inView && name === "pg_settings") throw new Refusal("A view over pg_settings is refused: settings could be changed through it.");
   walk.range("sql:select", body);
-  // `customers AS c (a, b)`: what a and b are, only the catalogue knows.
-  if (body.alias?.colnames !== undefined) walk.untraceable = true;
+  walk.ranges.add(alias, relationSource(body));
 };
 
+/** A WITH query under another alias: its list of names goes over that of the query. */
+function renamed(source: Source, names: readonly string[]): Source {
+  if (names.length === 0 || source.kind !== "query") return source;
+  return { ...source, names: [...names, ...source.names.slice(names.length)] };
+}
+
 const join: Visitor<"JoinExpr"> = (walk, body) => {
+  const before = walk.ranges.count;
   walk.visit(body.larg, "plain");
   walk.visit(body.rarg, "plain");
-  if (body.isNatural) walk.untraceable = true;
+  const sides = walk.ranges.own(before).map((range) => range.source);
+  // Which columns the two sides have in common, only the catalogue knows.
+  if (body.isNatural) walk.used(union(sides.map(rowOf)), "predicate");
   for (const column of strings(body.usingClause)) {
-    walk.column([column], "predicate");
+    walk.named(column);
+    const origins = union(sides.map((side) => resolve(side, column)));
+    walk.used(origins, "predicate");
     // The merged column of a full join is an expression over both sides.
-    if (body.jointype === "JOIN_FULL") walk.column([column], "expression");
+    if (body.jointype === "JOIN_FULL") walk.used(origins, "expression");
   }
   walk.visit(body.quals, "predicate");
-  walk.addRange(body.alias?.aliasname);
-  walk.addRange(body.join_using_alias?.aliasname);
-  if (body.alias?.colnames !== undefined) walk.untraceable = true;
+  const joined = new Outputs([{ star: sides }]);
+  if (body.join_using_alias?.aliasname !== undefined)
+    walk.ranges.add(body.join_using_alias.aliasname, { kind: "query", outputs: joined, names: [] });
+  if (body.alias?.aliasname !== undefined) {
+    walk.ranges.hide(before);
+    walk.ranges.add(body.alias.aliasname, { kind: "query", outputs: joined, names: strings(body.alias.colnames) });
+  }
 };
 
 const subquery: Visitor<"RangeSubselect"> = (walk, body) => {
-  walk.visit(body.subquery, "plain");
-  walk.addRange(body.alias?.aliasname);
-  renameAll(walk, body.alias?.colnames, body.subquery);
+  walk.ranges.during(body.lateral ?? false, () => walk.visit(body.subquery, "plain"));
+  walk.ranges.add(body.alias?.aliasname ?? "", querySource(walk, body.subquery, body.alias?.colnames));
+};
+
+/** What a function returns is computed from its arguments, which are expressions. */
+const addComputed = (walk: Walk, alias: string | undefined): void => {
+  if (alias !== undefined) walk.ranges.add(alias, { kind: "computed" });
 };
 
 const tableFunction: Visitor<"RangeFunction"> = (walk, body) => {
+  let name: string | undefined;
   for (const item of body.functions ?? []) {
     // Each is a list of the call and its column definitions.
-    for (const part of as(item, "List")?.items ?? [item])
-      if (Object.keys(part).length > 0 && !("List" in part)) walk.visit(part, "expression");
+    for (const part of as(item, "List")?.items ?? [item]) {
+      if (Object.keys(part).length === 0 || "List" in part) continue;
+      walk.ranges.during(true, () => walk.visit(part, "expression"));
+      name = strings(as(part, "FuncCall")?.funcname).at(-1);
+    }
   }
+  addComputed(walk, body.alias?.aliasname ?? name);
 };
 
 const xmlTable: Visitor<"RangeTableFunc"> = (walk, body) => {
@@ -375,6 +383,7 @@ const xmlTable: Visitor<"RangeTableFunc"> = (walk, body) => {
     walk.visit(column?.colexpr, "expression");
     walk.visit(column?.coldefexpr, "expression");
   }
+  addComputed(walk, body.alias?.aliasname);
 };
 
 const jsonTable: Visitor<"JsonTable"> = (walk, body) => {
@@ -383,6 +392,7 @@ const jsonTable: Visitor<"JsonTable"> = (walk, body) => {
   walk.visitAll(body.passing, "expression");
   if (body.on_error !== undefined) walk.visitBody("JsonBehavior", body.on_error, "expression");
   jsonColumns(walk, body.columns);
+  addComputed(walk, body.alias?.aliasname);
 };
 
 function jsonColumns(walk: Walk, columns: readonly Node[] | undefined): void {

@@ -46,7 +46,7 @@ export type SessionEffect =
         | "rollback_prepared";
     };
 
-/** How columns are used, by last name, over all levels of the statement. Drives column masks. */
+/** How columns are used over all levels of the statement; the names are the last ones of each reference. */
 export interface ColumnUse {
   /** Output as they are through plain column references (the server's RowDescription names their origin). */
   readonly plain: readonly string[];
@@ -56,10 +56,19 @@ export interface ColumnUse {
   readonly expressions: readonly string[];
   /** Names used in WHERE, JOIN, USING, GROUP BY, HAVING, ORDER BY, DISTINCT, windows, ON CONFLICT, MERGE conditions. */
   readonly predicates: readonly string[];
-  /** A whole row of a relation is used as a value (`c`, `c.*` in an expression, row_to_json(c)). */
-  readonly wholeRows: boolean;
-  /** Something whose columns cannot be enumerated by name: `*` under a set operation or INSERT … SELECT *, NATURAL JOIN, recursive CTE with *, ORDER BY position over *. */
-  readonly untraceable: boolean;
+  /** Which relations' columns are used for what. Drives column masks. */
+  readonly origins: readonly OriginUse[];
+}
+
+/** One use of what may be a relation's column, besides plain output. */
+export interface OriginUse {
+  readonly use: "expression" | "predicate";
+  /** undefined: any relation of the statement. */
+  readonly relation: RelationName | undefined;
+  /** `*`: any column, or the whole row. */
+  readonly column: string;
+  /** It is used only where none of these relations has this column: `x.name` is then name(x). */
+  readonly unless: { readonly column: string; readonly of: readonly RelationName[] } | undefined;
 }
 
 /** How the rows of a COPY TO STDOUT are written (PostgreSQL documentation, COPY, File Formats). Bytes are ASCII. */

@@ -1,6 +1,7 @@
 import { type Body, isTree, type Kind, kindOf, type Node, type Tree } from "./ast.ts";
-import { CHANGES_SEQUENCE, functionRule, qualifiedRule, type Rule, TAKES_ROW } from "./functions.ts";
-import type { Classified, CopyOut, RelationName, SessionEffect, StatementAccess } from "./types.ts";
+import { ANYTHING, keyOf, type Origin, type Outputs, Ranges, type Source, under } from "./columns.ts";
+import { CHANGES_SEQUENCE, functionRule, qualifiedRule, type Rule } from "./functions.ts";
+import type { Classified, CopyOut, OriginUse, RelationName, SessionEffect, StatementAccess } from "./types.ts";
 
 /** Thrown inside the walk: the statement is refused for what it is. The message is the sentence for the client. */
 export class Refusal extends Error {}
@@ -14,12 +15,15 @@ export type Use = "plain" | "expression" | "predicate" | "unseen";
 /** A value inside something else is no longer plain output. */
 export const inner = (use: Use): Use => (use === "plain" ? "expression" : use);
 
+/** Meanings of names that are followed in one message: with many tables every bare name has many. Beyond, anything may be meant. */
+const COLUMN_WORK = 20_000;
+
 export type Visitor<K extends Kind> = (walk: Walk, body: Body<K>, use: Use) => void;
 export type Visitors = { readonly [K in Kind]?: Visitor<K> };
 
 interface Cte {
   readonly name: string;
-  readonly query: Node | undefined;
+  readonly source: Source;
 }
 
 interface PendingAccess {
@@ -37,12 +41,12 @@ export class Walk {
   readonly #plain = new Set<string>();
   readonly #expressions = new Set<string>();
   readonly #predicates = new Set<string>();
-  /** Output name → column names it stands for, over all levels: a renamed column is still that column. */
-  readonly #renamed = new Map<string, Set<string>>();
-  /** Names under which a whole row can be addressed. */
-  readonly #ranges = new Set<string>();
-  /** Last names of column references: one that is also a range may be the whole row. */
-  readonly #referenced = new Set<string>();
+  readonly #uses = new Map<string, OriginUse>();
+  #columnWork = 0;
+  /** What stands in FROM, around the place that is being walked. */
+  readonly ranges = new Ranges();
+  /** What each query gives out, by its body. */
+  readonly outputs = new WeakMap<object, Outputs>();
   readonly #scopes: Cte[][] = [];
   /** Offsets of constants in positions where no value changes this classification. */
   readonly inert = new Set<number>();
@@ -52,8 +56,6 @@ export class Walk {
   pinned = 0;
   unfiltered = false;
   star = false;
-  wholeRows = false;
-  untraceable = false;
   explains = false;
   returnsRows = false;
   copy: "none" | "in" | "out" = "none";
@@ -161,8 +163,8 @@ export class Walk {
     }
   }
 
-  declareCte(name: string, query: Node | undefined): void {
-    this.#scopes[this.#scopes.length - 1].push({ name, query });
+  declareCte(name: string, source: Source): void {
+    this.#scopes[this.#scopes.length - 1].push({ name, source });
   }
 
   cte(name: string): Cte | undefined {
@@ -175,51 +177,65 @@ export class Walk {
 
   // ---- columns
 
-  addRange(name: string | undefined): void {
-    if (name !== undefined) this.#ranges.add(name);
-  }
-
-  rename(alias: string, column: string): void {
-    if (alias === column) return;
-    let columns = this.#renamed.get(alias);
-    if (columns === undefined) {
-      columns = new Set();
-      this.#renamed.set(alias, columns);
-    }
-    columns.add(column);
-  }
-
   /** A column that is named but not read (INSERT columns, SET targets, definitions). */
   named(column: string | undefined): void {
     if (column !== undefined) this.#columns.add(column);
   }
 
-  /** A column reference; `path` without a trailing star. */
-  column(path: readonly string[], use: Use): void {
+  /** A column reference; `path` without a trailing star. @returns what it stands for */
+  column(path: readonly string[], use: Use): readonly Origin[] {
     const name = path[path.length - 1];
     this.#columns.add(name);
-    this.#referenced.add(name);
-    if (path.length > 1) {
-      this.attribute(name);
-      if (TAKES_ROW.has(name)) this.wholeRows = true;
-    }
+    if (path.length > 1) this.attribute(name);
+    this.#mention(name, use);
+    if (this.#columnWork > COLUMN_WORK) return ANYTHING;
+    const origins = this.ranges.column(path);
+    this.#worked(1 + origins.length);
+    this.used(origins, use);
+    // The name of a table is also that of its row.
+    if (path.length > 1) for (const call of this.ranges.rowFunctions(path)) this.used(under(call.row, name, call.of), inner(use));
+    else this.used(this.ranges.row(name), inner(use));
+    return origins;
+  }
+
+  /** `(value).name`: a field, or a function of the value. What the value is made of was seen at its own place. */
+  field(name: string, use: Use): void {
+    this.#columns.add(name);
+    this.attribute(name);
+    this.#mention(name, use);
+  }
+
+  #mention(name: string, use: Use): void {
     if (use === "plain") this.#plain.add(name);
     else if (use === "expression") this.#expressions.add(name);
     else if (use === "predicate") this.#predicates.add(name);
   }
 
-  // ---- result
-
-  #followRenames(names: Set<string>): void {
-    // A set grows while it is iterated: this reaches the closure.
-    for (const name of names) for (const column of this.#renamed.get(name) ?? []) names.add(column);
+  /** These values go where `use` says; what goes out as it is, is told by where the server says it is from. */
+  used(origins: readonly Origin[], use: Use): void {
+    if ((use !== "expression" && use !== "predicate") || this.#columnWork > COLUMN_WORK) return;
+    for (const origin of origins) {
+      const { relation, column, unless } = origin;
+      const key = `${use}\0${keyOf(origin)}`;
+      if (!this.#uses.has(key)) this.#uses.set(key, { use, relation, column, unless });
+    }
+    if (origins !== ANYTHING) this.#worked(origins.length);
   }
 
+  #worked(meanings: number): void {
+    if (this.#columnWork > COLUMN_WORK) return;
+    for (const use of ["expression", "predicate"] as const) if (this.#columnWork + meanings > COLUMN_WORK) this.anything(use);
+    this.#columnWork += meanings;
+  }
+
+  /** Something that cannot be told by name: any column of any relation of the statement. */
+  anything(use: Use): void {
+    this.used(ANYTHING, use);
+  }
+
+  // ---- result
+
   result(statements: number, secrets: readonly (readonly [number, number])[], refusal: string | undefined): Classified {
-    this.#followRenames(this.#expressions);
-    this.#followRenames(this.#predicates);
-    let wholeRows = this.wholeRows;
-    for (const name of this.#referenced) if (this.#ranges.has(name)) wholeRows = true;
     const accesses: StatementAccess[] = [];
     for (const [action, pending] of this.#accesses) {
       accesses.push({ action, relations: [...pending.relations.values()], others: [...pending.others] });
@@ -236,8 +252,7 @@ export class Walk {
         star: this.star,
         expressions: [...this.#expressions],
         predicates: [...this.#predicates],
-        wholeRows,
-        untraceable: this.untraceable,
+        origins: [...this.#uses.values()],
       },
       copy: this.copy,
       copies: this.copies,
@@ -292,7 +307,7 @@ function sweepBody(walk: Walk, body: Tree, action: string, field: string): void 
   if (body.pubobjtype === "PUBLICATIONOBJ_TABLES_IN_SCHEMA") walk.other(action, "schema", String(body.name));
   if (body.for_all_tables === true) walk.other(action, "database", "current");
   // A foreign key without columns means the primary key, whose columns only the catalogue knows.
-  if (body.pktable !== undefined && body.pk_attrs === undefined) walk.untraceable = true;
+  if (body.pktable !== undefined && body.pk_attrs === undefined) walk.anything("predicate");
   if (field === "columnDef") walk.named(body.colname as string | undefined);
   for (const key in body) {
     const value = body[key];
