@@ -258,6 +258,7 @@ export const MASKS: readonly SqlCase[] = [
     "copy events_1 to stdout",
     "set search_path = hr, public; copy customers to stdout",
     "copy (select id from customers) to stdout",
+    "copy (select * from v_safe) to stdout",
     "copy public.customers to stdout; copy customers (email) to stdout; copy (select 1) to stdout",
   ]),
   ...sql("masked columns: copies and definitions", "masked", "mask", [
@@ -276,7 +277,6 @@ export const MASKS: readonly SqlCase[] = [
     "copy (insert into log (what) select email from customers returning what) to stdout",
     "copy (update customers set region = email returning region) to stdout",
     "copy (with d as (delete from customers returning *) select * from d) to stdout (format csv)",
-    "copy (select * from v_safe) to stdout",
     "copy m_email to stdout",
     "copy v_all (id, email) to stdout (format binary)",
     "copy (select * from all_customers()) to stdout",
