@@ -448,7 +448,9 @@ export class Relay {
     if (entry.request === 0 || entry.refusal !== undefined) return;
     const bytes = index === 0 ? this.#backend.responseBytes : 0;
     const code = outcome === "failed" ? "08006" : "57014";
-    this.recorder.outcome(entry.request, outcome, entry.rows, bytes, { code, message: reason }, entry.masked);
+    // The server has said already what became of it, although not yet that it is ready for more.
+    const ended = entry.failed === undefined ? outcome : "failed";
+    this.recorder.outcome(entry.request, ended, entry.rows, bytes, entry.failed ?? { code, message: reason }, entry.masked);
   }
 }
 

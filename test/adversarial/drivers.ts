@@ -138,8 +138,11 @@ public class Adversary {
 }
 `;
 
+let lists = 0;
+
+/** A file of its own for each run: both servers' runs share the folder. */
 const listed = (tasks: readonly Task[], folder: string, name: string): string => {
-  const file = join(folder, `${name}.tasks`);
+  const file = join(folder, `${name}-${(lists += 1)}.tasks`);
   writeFileSync(file, tasks.map((task) => `${task.password}\t${task.text}\n`).join(""));
   return file;
 };
