@@ -38,8 +38,23 @@ export function allocateQuotas(workerSlots: number): SharedArrayBuffer {
 }
 
 /** The same in every thread of a process, unlike performance.now(); never goes back, unlike Date.now(). */
-const monotonicBase = Number(process.hrtime.bigint()) / 1e6 - performance.now();
+const monotonicBase = offsetMillis();
 const monotonicMillis = (): number => monotonicBase + performance.now();
+
+/** What hrtime is ahead of this thread's performance.now(): both are read until nothing came between, as a thread may be stopped at any point. */
+function offsetMillis(): number {
+  let narrowest = Number.POSITIVE_INFINITY;
+  let offset = 0;
+  for (let attempt = 0; attempt < 1_000 && narrowest > 0.01; attempt += 1) {
+    const before = performance.now();
+    const now = Number(process.hrtime.bigint()) / 1e6;
+    const width = performance.now() - before;
+    if (width >= narrowest) continue;
+    narrowest = width;
+    offset = now - before;
+  }
+  return offset;
+}
 
 /** A worker thread has ended: free its locks, and what its sessions held. Main thread. */
 export function forgetWorker(buffer: SharedArrayBuffer, slot: number): void {
