@@ -176,6 +176,9 @@ test("threads that take at once, over moves of the window", { timeout: 60_000 },
   for (let index = 10; index < times.length; index += 1) {
     const eleven = times.slice(index - 10, index + 1);
     const took = Math.max(...eleven.map(([, after]) => after)) - eleven[0]![0];
-    assert.ok(took >= 32, `eleven within ${took} ms: ${eleven.map(([before, after]) => `${before.toFixed(2)}-${after.toFixed(2)}`).join(" ")}`);
+    assert.ok(
+      took >= 32,
+      `eleven within ${took} ms: ${eleven.map(([before, after]) => `${before.toFixed(2)}-${after.toFixed(2)}`).join(" ")}`,
+    );
   }
 });
