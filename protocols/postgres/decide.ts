@@ -31,6 +31,9 @@ const NO_COPIES: readonly (CopyPlan | undefined)[] = [];
  */
 export type Moves = 0 | 1 | 2;
 
+/** Asked for every message: where there are no copies, no closure is made. */
+const needsFresh = (decision: Decision): boolean => decision.copies.length > 0 && decision.copies.some((plan) => plan?.fresh);
+
 /** A relation that the catalogue does not know: load it anew and ask again. */
 export const UNKNOWN_RELATION = Symbol("unknown relation");
 
@@ -81,7 +84,7 @@ export class DecisionContext {
   decide(classified: Classified, moment: () => Moment, fresh: boolean): Decision | typeof UNKNOWN_RELATION {
     const cached = this.#decisions.get(classified);
     // No description of a COPY's rows comes with them: which columns they have must be known as of now.
-    if (!fresh && cached?.copies.some((plan) => plan?.fresh)) return UNKNOWN_RELATION;
+    if (!fresh && cached !== undefined && needsFresh(cached)) return UNKNOWN_RELATION;
     if (cached !== undefined) {
       this.#stats.hits += 1;
       if (cached.verdict.stable) return cached;
@@ -95,7 +98,7 @@ export class DecisionContext {
       operation = this.#resolve(classified, fresh, undefined);
     if (operation === undefined) return UNKNOWN_RELATION;
     const decision = this.#complete(classified, operation, moment(), undefined);
-    if (!fresh && decision.copies.some((plan) => plan?.fresh)) return UNKNOWN_RELATION;
+    if (!fresh && needsFresh(decision)) return UNKNOWN_RELATION;
     if (this.#decisions.size >= CACHED_DECISIONS) this.#decisions.clear();
     this.#decisions.set(classified, decision);
     return decision;

@@ -10,7 +10,7 @@ import { ask, matters, mattersToStatement } from "./doubt.ts";
 import { sentEffects } from "./effects.ts";
 import { FORWARD, FORWARD_AND_ADD, HOLD, MessageFramer, type MessageVisitor, REPLACE } from "./frame.ts";
 import { describe, FRONTEND_MESSAGES, flush, parse, query, TYPE } from "./messages.ts";
-import { momentOf } from "./moment.ts";
+import { Subject } from "./moment.ts";
 import { NamedOperations } from "./named.ts";
 import { utf8 } from "./notices.ts";
 import type { Pending, PendingKind } from "./pending.ts";
@@ -23,7 +23,6 @@ import { certain } from "./uncommitted.ts";
 
 const FLUSH = flush();
 const NO_BYTES = new Uint8Array(0);
-type Outcome = Decision | "hold";
 
 /** The client's side of a session: every message is looked up, inspected, decided, recorded, and only then sent on. */
 export class FrontendReader implements MessageVisitor {
@@ -33,6 +32,7 @@ export class FrontendReader implements MessageVisitor {
   readonly #named: NamedOperations;
   readonly #nameReader = new NameReader();
   readonly #keep = new Keep();
+  readonly #subject: Subject;
   /** Found while the present message was held. */
   #classified: Classified | undefined;
   #fresh = false;
@@ -45,6 +45,7 @@ export class FrontendReader implements MessageVisitor {
     this.#relay = relay;
     this.#framer = new MessageFramer(this);
     this.#named = new NamedOperations(relay);
+    this.#subject = new Subject(relay);
   }
 
   get held(): boolean {
@@ -377,7 +378,8 @@ export class FrontendReader implements MessageVisitor {
 
   #functionCall(): number {
     const relay = this.#relay;
-    const decision = relay.context().decide(FUNCTION_CALL, () => momentOf(relay, "", undefined), true);
+    this.#subject.set(undefined, undefined, 0, 0, undefined);
+    const decision = relay.context().decide(FUNCTION_CALL, this.#subject.moment, true);
     if (decision === UNKNOWN_RELATION || decision.verdict.kind === "allowed")
       throw new SluiceError("SLUICE_INTERNAL", "FunctionCall was not refused");
     const request = relay.recorder.intent(decision.record, undefined, NO_BYTES, 0, 0);
@@ -407,7 +409,7 @@ export class FrontendReader implements MessageVisitor {
     statement: PreparedStatement | undefined,
     portal: Portal | undefined,
     movedPath: boolean,
-  ): Outcome {
+  ): Decision | "hold" {
     const relay = this.#relay;
     const settling = classified.accesses.length > 0 ? relay.settling() : undefined;
     if (settling !== undefined) {
@@ -417,8 +419,8 @@ export class FrontendReader implements MessageVisitor {
       return "hold";
     }
     const fresh = this.#fresh;
-    const moment = () => momentOf(relay, statement?.text ?? (bytes === undefined ? "" : utf8(bytes, start, end)), portal);
-    const decision = (movedPath ? relay.contextOfAnyPath() : relay.context()).decide(classified, moment, fresh);
+    this.#subject.set(statement, bytes, start, end, portal);
+    const decision = (movedPath ? relay.contextOfAnyPath() : relay.context()).decide(classified, this.#subject.moment, fresh);
     if (decision === UNKNOWN_RELATION) {
       this.#classified = classified === FUNCTION_CALL ? undefined : this.#classified;
       this.#fresh = true;
@@ -476,9 +478,7 @@ export class FrontendReader implements MessageVisitor {
     const refusal: Refused = verdict.kind === "refused" ? verdict : heldRefusal(verdict.rule, verdict.policyVersion);
     relay.room.counters.decided(relay.grant.target.name, "deny", refusal.rule);
     relay.recorder.outcome(request, "denied", 0, 0, { code: sqlState(refusal.code), message: refusal.message }, undefined);
-    const entry = relay.queue.push(kind);
-    entry.request = request;
-    entry.decision = decision;
+    const entry = Object.assign(relay.queue.push(kind), { request, decision });
     entry.refusal = refusalResponse(refusal, `${relay.id}/${request}`);
     this.replacement = kind === "query" ? REFUSED_QUERY : REFUSED_PARSE;
     // The server will fail what it gets instead, and ignores all up to Sync.

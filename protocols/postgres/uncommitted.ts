@@ -9,6 +9,7 @@ const COPY = "this transaction has changed the schema, so which columns COPY sen
 
 /** The decision, or a refusal where it rests on a catalogue that this transaction's own changes have outdated. */
 export function certain(relay: Relay, decision: Decision, classified: Classified): Decision {
+  if (!decision.masksColumns && decision.copies.length === 0) return decision;
   const several = classified.statements > 1;
   const objects = decision.masksColumns && (relay.objectsChanged || (several && changesObjects(classified)));
   const copy = decision.copies.some((plan) => plan?.exact) && (relay.schemaUncommitted || (several && changesSchema(classified)));
