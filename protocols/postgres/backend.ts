@@ -376,6 +376,12 @@ export class BackendReader implements MessageVisitor {
     const before = relay.transactionStatus;
     this.#effects.ready(relay, before, status);
     relay.transactionStatus = status;
+    if (head.kind === "sync" || status === 0x49) relay.unsynced = false;
+    if (relay.inPipeline && relay.queue.size === 0) {
+      // Only a Query can have been answered here.
+      relay.inPipeline = false;
+      relay.unsynced = status !== 0x49;
+    }
     // Inside a block nobody else sees the change, not even the connection that reads the catalogue.
     if (this.#effects.schemaChanged && status === 0x49) {
       relay.schemaChanged();
