@@ -24,7 +24,7 @@ export class BackendReader implements MessageVisitor {
   readonly #framer: MessageFramer;
   readonly #effects = new EffectsSinceReady();
   readonly #answersOfOwn = new Answers();
-  readonly #results: ResultMasks;
+  readonly #results = new ResultMasks();
   readonly #descriptions = new Descriptions();
   /** Request that bytes in a run belong to; 0: none. */
   #request = 0;
@@ -52,7 +52,6 @@ export class BackendReader implements MessageVisitor {
 
   constructor(relay: Relay) {
     this.#relay = relay;
-    this.#results = new ResultMasks(relay);
     this.#framer = new MessageFramer(this);
   }
 
@@ -304,7 +303,7 @@ export class BackendReader implements MessageVisitor {
       if (head.masks) this.#results.plan(head, this.#descriptions.columns(bytes, start, end), undefined);
       return this.#answers(head, start, end);
     }
-    if (head.statement !== undefined && this.#relay.policy.masks.length > 0) {
+    if (head.statement !== undefined && (head.own || this.#relay.policy.masks.length > 0)) {
       head.statement.columns = this.#descriptions.columns(bytes, start, end);
       head.statement.describedIn = this.#relay.context();
       head.statement.describedAt = this.#relay.schemaEpoch;
