@@ -83,7 +83,7 @@ export class BackendReader implements MessageVisitor {
 
   limit(type: number): number {
     const limit = BACKEND_MESSAGES[type]?.limitBytes ?? 0;
-    const masks = type === TYPE.dataRow ? this.#relay.queue.head()?.masks === true : type === TYPE.copyData && this.#copyOut.masks;
+    const masks = type === TYPE.dataRow ? this.#relay.queue.head()?.masks === true : type === TYPE.copyData && this.#copyOut.readsWhole;
     return masks ? LIMITS.inspectedBackendMessageBytes : limit;
   }
 
@@ -91,7 +91,7 @@ export class BackendReader implements MessageVisitor {
   streams(type: number, length: number, at: number): boolean {
     const head = this.#relay.queue.head();
     if (type === TYPE.copyData) {
-      if (!this.#copyOut.passes) return false;
+      if (!this.#copyOut.passes(length)) return false;
     } else if (type !== TYPE.dataRow || head === undefined || head.masks || (head.kind !== "execute" && head.kind !== "query"))
       return false;
     if (head !== undefined) {
@@ -233,7 +233,8 @@ export class BackendReader implements MessageVisitor {
     const rowsBefore = head?.rows ?? 0;
     this.replacement = this.#copyOut.data(head, bytes, start, end, available);
     const count = this.replacement === undefined ? end - start : this.replacement.length;
-    if (head !== undefined && count > 0 && this.#relay.quotas?.row(head, count) === false) {
+    // A header, or what stands behind the last row, counts with the rest of the response.
+    if (head !== undefined && count > 0 && head.rows > rowsBefore && this.#relay.quotas?.row(head, count) === false) {
       head.rows = rowsBefore;
       this.replacement = undefined;
       return REPLACE;
