@@ -24,7 +24,7 @@ export class BackendReader implements MessageVisitor {
   readonly #framer: MessageFramer;
   readonly #effects = new EffectsSinceReady();
   readonly #answersOfOwn = new Answers();
-  readonly #results: ResultMasks;
+  readonly #results = new ResultMasks();
   readonly #descriptions = new Descriptions();
   /** Request that bytes in a run belong to; 0: none. */
   #request = 0;
@@ -52,7 +52,6 @@ export class BackendReader implements MessageVisitor {
 
   constructor(relay: Relay) {
     this.#relay = relay;
-    this.#results = new ResultMasks(relay);
     this.#framer = new MessageFramer(this);
   }
 
@@ -84,7 +83,7 @@ export class BackendReader implements MessageVisitor {
 
   limit(type: number): number {
     const limit = BACKEND_MESSAGES[type]?.limitBytes ?? 0;
-    const masks = type === TYPE.dataRow ? this.#relay.queue.head()?.masks === true : type === TYPE.copyData && this.#copyOut.masks;
+    const masks = type === TYPE.dataRow ? this.#relay.queue.head()?.masks === true : type === TYPE.copyData && this.#copyOut.readsWhole;
     return masks ? LIMITS.inspectedBackendMessageBytes : limit;
   }
 
@@ -92,7 +91,7 @@ export class BackendReader implements MessageVisitor {
   streams(type: number, length: number, at: number): boolean {
     const head = this.#relay.queue.head();
     if (type === TYPE.copyData) {
-      if (!this.#copyOut.passes) return false;
+      if (!this.#copyOut.passes(length)) return false;
     } else if (type !== TYPE.dataRow || head === undefined || head.masks || (head.kind !== "execute" && head.kind !== "query"))
       return false;
     if (head !== undefined) {
@@ -234,7 +233,8 @@ export class BackendReader implements MessageVisitor {
     const rowsBefore = head?.rows ?? 0;
     this.replacement = this.#copyOut.data(head, bytes, start, end, available);
     const count = this.replacement === undefined ? end - start : this.replacement.length;
-    if (head !== undefined && count > 0 && this.#relay.quotas?.row(head, count) === false) {
+    // A header, or what stands behind the last row, counts with the rest of the response.
+    if (head !== undefined && count > 0 && head.rows > rowsBefore && this.#relay.quotas?.row(head, count) === false) {
       head.rows = rowsBefore;
       this.replacement = undefined;
       return REPLACE;
@@ -304,7 +304,7 @@ export class BackendReader implements MessageVisitor {
       if (head.masks) this.#results.plan(head, this.#descriptions.columns(bytes, start, end), undefined);
       return this.#answers(head, start, end);
     }
-    if (head.statement !== undefined && this.#relay.policy.masks.length > 0) {
+    if (head.statement !== undefined && (head.own || this.#relay.policy.masks.length > 0)) {
       head.statement.columns = this.#descriptions.columns(bytes, start, end);
       head.statement.describedIn = this.#relay.context();
       head.statement.describedAt = this.#relay.schemaEpoch;
@@ -376,6 +376,12 @@ export class BackendReader implements MessageVisitor {
     const before = relay.transactionStatus;
     this.#effects.ready(relay, before, status);
     relay.transactionStatus = status;
+    if (head.kind === "sync" || status === 0x49) relay.unsynced = false;
+    if (relay.inPipeline && relay.queue.size === 0) {
+      // Only a Query can have been answered here.
+      relay.inPipeline = false;
+      relay.unsynced = status !== 0x49;
+    }
     // Inside a block nobody else sees the change, not even the connection that reads the catalogue.
     if (this.#effects.schemaChanged && status === 0x49) {
       relay.schemaChanged();

@@ -2,20 +2,27 @@ import { SluiceError } from "../../core/errors.ts";
 import { type CopyMasker, createCopyMasker } from "./copy-masker.ts";
 import type { Pending } from "./pending.ts";
 
+/** Of the CopyData message that ends COPY in binary format: a field count of -1. */
+const TRAILER_LENGTH = 6;
+
 /** The COPY TO STDOUT whose data arrive at present, if one does. */
 export class CopyOutReader {
   #copy: CopyMasker | "passes" | undefined;
   /** Masked values per rule of the next operation that has any. */
   #counts = new Map<string, number>();
 
-  /** Its data pass as they come. */
-  get passes(): boolean {
-    return this.#copy === "passes";
+  /** The first line is a header. */
+  #headerAwaited = false;
+  #binary = false;
+
+  /** A message of this length is a row that passes as it comes. */
+  passes(length: number): boolean {
+    return this.#copy === "passes" && !this.#headerAwaited && !(this.#binary && length === TRAILER_LENGTH);
   }
 
-  /** Its data are masked, so each message is read whole. */
-  get masks(): boolean {
-    return typeof this.#copy === "object";
+  /** Its data are masked, or what comes now is no row, so a message is read whole. */
+  get readsWhole(): boolean {
+    return typeof this.#copy === "object" || this.#headerAwaited;
   }
 
   newChunk(): void {
@@ -32,13 +39,18 @@ export class CopyOutReader {
     const number = head.copies;
     head.copies += 1;
     this.#copy = "passes";
+    this.#binary = bytes[start + 5] === 1;
+    const format = head.classified?.copies[number]?.format;
+    this.#headerAwaited = typeof format === "object" && format.header && !this.#binary;
     if (!head.masks) return;
     const copies = head.decision?.copies;
     // Everything that runs was planned: what was not is not known, and cannot be masked.
     if (copies === undefined || number >= copies.length)
       throw new SluiceError("SLUICE_MASK_IMPOSSIBLE", "COPY data came that no statement asks for, so they cannot be masked");
     const plan = copies[number];
-    if (plan !== undefined) this.#copy = createCopyMasker(plan, bytes[start + 5], columns);
+    if (plan === undefined) return;
+    this.#headerAwaited = false;
+    this.#copy = createCopyMasker(plan, bytes[start + 5], columns);
   }
 
   /** CopyData. @returns undefined: it passes as it is; else what goes out instead; empty: nothing yet */
@@ -47,7 +59,9 @@ export class CopyOutReader {
     if (copy === undefined || head === undefined)
       throw new SluiceError("SLUICE_PROTOCOL_VIOLATION", "the target sent an unexpected CopyData");
     if (copy === "passes") {
-      head.rows += 1;
+      const ends = this.#binary && end - start === TRAILER_LENGTH + 1 && bytes[start + 5] === 0xff && bytes[start + 6] === 0xff;
+      if (!this.#headerAwaited && !ends) head.rows += 1;
+      this.#headerAwaited = false;
       return undefined;
     }
     const counts = head.masked ?? this.#counts;
@@ -63,11 +77,12 @@ export class CopyOutReader {
   /** CopyDone. @throws SluiceError SLUICE_PROTOCOL_VIOLATION when a row is not whole */
   done(): void {
     if (typeof this.#copy === "object") this.#copy.end();
-    this.#copy = undefined;
+    this.stop();
   }
 
   /** The operation is over, however it ended. */
   stop(): void {
     this.#copy = undefined;
+    this.#headerAwaited = false;
   }
 }

@@ -21,6 +21,8 @@ export interface Decision {
   readonly moves: Moves;
   /** How each COPY TO STDOUT of the message is masked, in their order. */
   readonly copies: readonly (CopyPlan | undefined)[];
+  /** The masks that it was made under, which its rows go through whatever is in force when they come. */
+  readonly masks: SessionMasks | undefined;
 }
 
 const NO_COPIES: readonly (CopyPlan | undefined)[] = [];
@@ -128,7 +130,12 @@ export class DecisionContext {
       });
     }
     const moves = before?.moves ?? this.#moves(classified, operation);
-    const masking = { masksColumns: masked?.columns ?? false, masksContent: masked?.content ?? false, copies: masked?.copies ?? NO_COPIES };
+    const masking = {
+      masksColumns: masked?.columns ?? false,
+      masksContent: masked?.content ?? false,
+      copies: masked?.copies ?? NO_COPIES,
+      masks: this.masks,
+    };
     // The record's definition is written once: the same answer as last time is the same record.
     const same = before !== undefined && before.verdict.kind === verdict.kind && before.verdict.rule === verdict.rule;
     if (same && (verdict.kind !== "allowed" || before.record.observed === verdict.observed?.effect)) {

@@ -1,7 +1,7 @@
 import { randomBytes } from "node:crypto";
 import { SluiceError } from "../../core/errors.ts";
 import { type Decision, UNKNOWN_RELATION } from "./decide.ts";
-import { bind, close, execute, parse, sync, TYPE } from "./messages.ts";
+import { bind, close, execute, flush, parse, sync, TYPE } from "./messages.ts";
 import { momentOf } from "./moment.ts";
 import { errorFields } from "./notices.ts";
 import type { Relay } from "./relay.ts";
@@ -22,19 +22,25 @@ export const ASKED = ["/* asked by Sluice */ SHOW search_path", "/* asked by Slu
 const NAME = `sluice_${randomBytes(12).toString("hex")}`;
 
 /** Under names of its own, because the unnamed ones are the client's. */
-const QUESTION: Uint8Array = Buffer.concat([
+const SHOWS: Uint8Array = Buffer.concat([
   // Closed first as well: the last question may have failed in between.
   ...ASKED.flatMap((text) => [close("S", NAME), parse(NAME, text), bind(NAME, NAME), execute(NAME), close("P", NAME)]),
   close("S", NAME),
-  sync(),
 ]);
+/** So often in a row. */
+const ATTEMPTS = 3;
+const CLOSES = ASKED.length * 2 + 1;
+const QUESTION: Uint8Array = Buffer.concat([SHOWS, sync()]);
+/** The same where a Sync would end what the client has begun. */
+const UNSYNCED_QUESTION: Uint8Array = Buffer.concat([SHOWS, flush()]);
 
 /** What was asked for is now on its way: send these bytes. */
 export function ask(relay: Relay): Uint8Array {
   const entry = relay.queue.push("ask");
   // Its rows are read whole, within the limits of what is inspected.
   entry.masks = true;
-  return QUESTION;
+  entry.own = relay.unsynced;
+  return relay.unsynced ? UNSYNCED_QUESTION : QUESTION;
 }
 
 /** Whether search_path makes a difference to a decision that was made without knowing it. */
@@ -56,6 +62,8 @@ export function mattersToStatement(relay: Relay, statement: PreparedStatement, c
 export class Answers {
   #values: string[] = [];
   #failed = false;
+  #closes = 0;
+  #attempts = 0;
 
   /** @returns false: the message is none of them, and the client's */
   take(relay: Relay, type: number, bytes: Uint8Array, start: number, end: number): boolean {
@@ -63,7 +71,10 @@ export class Answers {
       case TYPE.parseComplete:
       case TYPE.bindComplete:
       case TYPE.commandComplete:
+        return true;
       case TYPE.closeComplete:
+        this.#closes += 1;
+        if (this.#closes === CLOSES && relay.queue.head()?.own === true) this.#answered(relay, relay.transactionStatus);
         return true;
       case TYPE.dataRow:
         this.#values.push(onlyField(bytes, start, end));
@@ -71,6 +82,7 @@ export class Answers {
       case TYPE.errorResponse: {
         const { severity } = errorFields(bytes, start, end);
         if (severity === "FATAL" || severity === "PANIC") return false;
+        if (relay.queue.head()?.own === true) throw unanswered();
         this.#failed = true;
         return true;
       }
@@ -89,11 +101,18 @@ export class Answers {
   #answered(relay: Relay, status: number): void {
     const [path, role] = this.#values;
     const failed = this.#failed || path === undefined || role === undefined || relay.catalogue.role === undefined;
+    const failedAtServer = this.#failed;
+    if (!failedAtServer) this.#attempts = 0;
     this.#values = [];
     this.#failed = false;
+    this.#closes = 0;
     relay.queue.shift();
     relay.transactionStatus = status;
-    if (failed) relay.searchPath.askedInVain();
+    if (failedAtServer && relay.searchPath.urgent && status === 0x49) {
+      // The client can strike the question with a cancel and must not get past it by that. In a block it has failed the block.
+      this.#attempts += 1;
+      if (this.#attempts === ATTEMPTS) throw unanswered();
+    } else if (failed) relay.searchPath.askedInVain();
     else if (role !== relay.catalogue.role) throw changed("role", role);
     else relay.searchPath.asked(parseSearchPath(path, role === "none" ? relay.grant.target.user : role), status !== 0x49);
     relay.answered();
@@ -107,6 +126,11 @@ const PRIVILEGES = ["is_superuser", "session_authorization"];
 export function checkPrivileges(relay: Relay, name: string, value: string): void {
   if (PRIVILEGES.includes(name) && relay.statuses.get(name) !== value) throw changed(name, value);
 }
+
+const unanswered = () =>
+  new SluiceError("SLUICE_DENIED", "the target did not say which role this session has behind code that may have changed it", {
+    hint: "Connect again; a cancel or a timeout may have struck the question.",
+  });
 
 const changed = (name: string, value: string) =>
   new SluiceError("SLUICE_DENIED", `${name} changed to ${value} in this session`, {

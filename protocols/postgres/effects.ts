@@ -87,7 +87,7 @@ export class EffectsSinceReady {
   #failed = false;
   #lastTag = "";
   #moved = 0;
-  #movedUrgently = false;
+  #movedUrgently = 0;
   #leaving = 0;
   schemaChanged = false;
 
@@ -95,7 +95,7 @@ export class EffectsSinceReady {
   completed(relay: Relay, entry: Pending, failed: boolean): void {
     const { classified, moves } = entry;
     if (moves > 0) this.#moved += 1;
-    if (moves === 2) this.#movedUrgently = true;
+    if (moves === 2) this.#movedUrgently += 1;
     if (entry.leaves) this.#leaving += 1;
     if (classified === undefined || classified.effects.length === 0) return;
     if (failed) this.#failed = true;
@@ -142,10 +142,10 @@ export class EffectsSinceReady {
     path.mayAskAgain();
     for (; this.#leaving > 0; this.#leaving -= 1) path.settled();
     if (this.#moved > 0) {
-      path.doubt(this.#movedUrgently);
-      for (let index = 0; index < this.#moved; index += 1) path.settled();
+      path.doubt(this.#movedUrgently > 0);
+      for (let index = 0; index < this.#moved; index += 1) path.settled(index < this.#movedUrgently);
       this.#moved = 0;
-      this.#movedUrgently = false;
+      this.#movedUrgently = 0;
     }
     // Only a message that ends the block and does nothing else to it says which value holds.
     const tag = this.#lastTag;

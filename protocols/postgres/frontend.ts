@@ -467,7 +467,7 @@ export class FrontendReader implements MessageVisitor {
     if (classified.effects.length > 0) sentEffects(relay, entry, classified);
     if (decision.moves > 0 || relay.objectsChanged) {
       entry.moves = decision.moves === 0 ? 1 : decision.moves;
-      relay.searchPath.sent();
+      relay.searchPath.sent(entry.moves === 2);
     }
     return entry;
   }

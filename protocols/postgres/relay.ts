@@ -49,8 +49,10 @@ export class Relay {
   syncsInCopy = 0;
   /** The server ignores what comes until Sync, and no Sync is on its way to it. */
   skipping = false;
-  /** Messages of the extended protocol were sent behind the last Sync. */
+  /** Messages of the extended protocol were sent behind the last Sync, and no Query behind them was answered. */
   inPipeline = false;
+  /** Such a Query was answered, but what was sent before it is still open: a Sync would end it. */
+  unsynced = false;
   /** This transaction has made or changed functions, types or the like, which the catalogue does not show yet. */
   objectsChanged = false;
   /** This transaction has changed the schema, relations included. */

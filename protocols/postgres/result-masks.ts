@@ -1,6 +1,5 @@
 import { SluiceError } from "../../core/errors.ts";
 import type { Pending } from "./pending.ts";
-import type { Relay } from "./relay.ts";
 import { actsAlways, type Columns, planColumns, RowMasker } from "./rows.ts";
 import type { ColumnAction, SessionMasks } from "./values.ts";
 
@@ -8,7 +7,6 @@ const SEARCHED: ColumnAction = { kind: "scan", nullOnHit: false };
 
 /** Masks the rows of a session's results, one result after the other. */
 export class ResultMasks {
-  readonly #relay: Relay;
   readonly #rows = new RowMasker();
   /** Masked values per rule of the next operation that has any. */
   #counts = new Map<string, number>();
@@ -25,10 +23,6 @@ export class ResultMasks {
   #plannedByColumn = false;
   #plannedAlways = false;
 
-  constructor(relay: Relay) {
-    this.#relay = relay;
-  }
-
   /** Another chunk of bytes begins, or somebody else has used the prefilter. */
   newChunk(): void {
     this.#rows.newChunk();
@@ -41,25 +35,33 @@ export class ResultMasks {
 
   /** A result of these columns arrives. @param formats those that Bind asked for; undefined: the description's own */
   plan(head: Pending, columns: Columns, formats: Parameters<typeof planColumns>[1]): void {
-    this.#masks = this.#relay.context().masks;
-    if (this.#masks === undefined) throw new SluiceError("SLUICE_INTERNAL", "masks are in force without a matcher");
+    const masks = this.#use(head);
     const byColumn = head.decision?.masksColumns === true;
     if (
       columns !== this.#plannedColumns ||
       formats !== this.#plannedFormats ||
-      this.#masks !== this.#plannedMasks ||
+      masks !== this.#plannedMasks ||
       byColumn !== this.#plannedByColumn
     ) {
-      this.#planned = planColumns(columns, formats, this.#masks, byColumn);
+      this.#planned = planColumns(columns, formats, masks, byColumn);
       this.#plannedColumns = columns;
       this.#plannedFormats = formats;
-      this.#plannedMasks = this.#masks;
+      this.#plannedMasks = masks;
       this.#plannedByColumn = byColumn;
       this.#plannedAlways = this.#planned !== undefined && actsAlways(this.#planned);
     }
     this.#actions = this.#planned;
     this.#always = this.#plannedAlways;
     this.#actionsFor = head;
+  }
+
+  #use(head: Pending): SessionMasks {
+    const masks = head.decision?.masks;
+    if (masks === undefined) throw new SluiceError("SLUICE_INTERNAL", "masks are in force without a matcher");
+    // What the prefilter of other masks said about this chunk says nothing about these.
+    if (masks !== this.#masks) this.#rows.newChunk();
+    this.#masks = masks;
+    return masks;
   }
 
   /**
@@ -90,7 +92,7 @@ export class ResultMasks {
     if (head.decision?.masksColumns === true || head.kind === "query") {
       throw new SluiceError("SLUICE_MASK_IMPOSSIBLE", "rows came without a description, so they cannot be masked");
     }
-    this.#masks = this.#relay.context().masks;
+    this.#use(head);
     const count = end - start < 7 ? 0 : (bytes[start + 5] << 8) | bytes[start + 6];
     this.#actions = Array.from({ length: count }, () => SEARCHED);
     this.#always = false;

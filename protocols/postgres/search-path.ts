@@ -15,6 +15,8 @@ export class SearchPath {
   #atCommit: readonly string[] | undefined | typeof NONE = NONE;
   /** Changes sent to the server whose ReadyForQuery has not come. */
   #unconfirmed = 0;
+  /** Those of them behind which the role counts at once. */
+  #urgentUnconfirmed = 0;
   /** The server reports the setting by itself (PostgreSQL 18). */
   #reports = false;
   /** Something ran that may have changed it, or the role, unseen, and the server has not been asked since. */
@@ -51,7 +53,7 @@ export class SearchPath {
 
   /** DO or a procedure ran: the role counts before the next statement, whatever names that one has. */
   get urgent(): boolean {
-    return this.#urgent && !this.#inVain;
+    return this.#urgentUnconfirmed > 0 || (this.#urgent && !this.#inVain);
   }
 
   /** Code ran that may have changed search_path or the role. @param urgent in a way that matters at once */
@@ -82,14 +84,16 @@ export class SearchPath {
     this.#inVain = false;
   }
 
-  /** A statement that may change the setting went to the server. */
-  sent(): void {
+  /** A statement that may change the setting went to the server. @param urgent DO or a procedure */
+  sent(urgent = false): void {
     this.#unconfirmed += 1;
+    if (urgent) this.#urgentUnconfirmed += 1;
   }
 
   /** ReadyForQuery came for a change that was sent. */
-  settled(): void {
+  settled(urgent = false): void {
     if (this.#unconfirmed > 0) this.#unconfirmed -= 1;
+    if (urgent && this.#urgentUnconfirmed > 0) this.#urgentUnconfirmed -= 1;
   }
 
   /** ParameterStatus came. */
