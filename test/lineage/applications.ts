@@ -8,7 +8,7 @@ const RENTAL: Schema = {
   ddl: `
 create type rating as enum ('G', 'PG', 'R');
 create domain year as integer check (value between 1 and 2155);
-create table country (country_id int primary key, country text not null, last_update timestamp default now());
+create table country (country_id int primary key, country text not null, last_update timestamp default '2026-01-01');
 create table city (city_id int primary key, city text not null, country_id int references country);
 create table address (address_id int primary key, address text not null, district text, city_id int references city, postal_code varchar(30), phone varchar(30));
 create table store (store_id int primary key, address_id int references address);
