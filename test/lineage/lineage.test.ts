@@ -1,12 +1,12 @@
 import assert from "node:assert/strict";
-import { randomInt } from "node:crypto";
 import { it } from "node:test";
 import { APPLICATIONS } from "./applications.ts";
 import { hunt, shown, summary } from "./hunt.ts";
 import { randomSchema } from "./schemas.ts";
 
-// SLUICE_LINEAGE_SEED repeats a run, SLUICE_LINEAGE_SECONDS makes it longer; both servers and more time: npm run soak -- --part lineage.
-const seed = Number(process.env.SLUICE_LINEAGE_SEED ?? randomInt(1, 1_000_000));
+// Always the same seed here, so that a red run says something about the change; others and both servers: npm run soak -- --part lineage.
+// SLUICE_LINEAGE_SEED repeats a run, SLUICE_LINEAGE_SECONDS makes it longer.
+const seed = Number(process.env.SLUICE_LINEAGE_SEED ?? 4_711);
 const seconds = Number(process.env.SLUICE_LINEAGE_SECONDS ?? 14);
 
 it("masked columns of random schemas under random statements", { timeout: (seconds + 120) * 1_000 }, async (context) => {
