@@ -1,9 +1,9 @@
 import type { ChildProcess } from "node:child_process";
 import { chownSync, closeSync, openSync, readFileSync, writeFileSync } from "node:fs";
-import { connect } from "node:net";
 import { join } from "node:path";
 import type { ServerCertificate } from "../test/helpers/certificates.ts";
 import {
+  accepts,
   freePort,
   nodeBinary,
   removeFolder,
@@ -109,7 +109,14 @@ async function startConfigured(
   closeSync(log);
   child.on("error", () => undefined); // waitFor below tells it
   try {
-    await waitFor(`${what} listens`, () => accepts(port, child), 10_000);
+    await waitFor(
+      `${what} listens`,
+      () => {
+        if (child.exitCode !== null) throw new Error(`it ended with ${child.exitCode}`);
+        return accepts(port);
+      },
+      10_000,
+    );
   } catch (error) {
     await stopProcess(child, "SIGKILL");
     const text = readFileSync(logFile, "utf8");
@@ -154,16 +161,4 @@ function listening(child: ChildProcess, port: number, cleanUp: () => void): List
     cleanUp();
   };
   return { port, pid: child.pid ?? 0, stop };
-}
-
-function accepts(port: number, child: ChildProcess): Promise<boolean> {
-  if (child.exitCode !== null) throw new Error(`it ended with ${child.exitCode}`);
-  return new Promise((resolve) => {
-    const socket = connect(port, "127.0.0.1");
-    socket.once("connect", () => {
-      socket.destroy();
-      resolve(true);
-    });
-    socket.once("error", () => resolve(false));
-  });
 }

@@ -1,7 +1,7 @@
-import { LIMITS } from "../core/limits.ts";
 import { accept, closeFd, listen } from "../core/native/acceptor.ts";
+import { forward } from "../core/net/forward.ts";
 import { createTransport } from "../core/net/transport.ts";
-import type { Wire, WireHandler } from "../core/net/types.ts";
+import type { Wire } from "../core/net/types.ts";
 
 /**
  * The gateway's acceptor and transport without a gateway: it forwards bytes that nobody looks at, in one thread. What it costs is the
@@ -12,17 +12,6 @@ const CONNECT_MILLIS = 10_000;
 
 const transport = createTransport();
 transport.onFault = (error) => console.error(error);
-
-const forward = (from: Wire, to: Wire): WireHandler => ({
-  onData(bytes, start, end) {
-    to.write(bytes, start, end);
-    if (to.backlogBytes >= LIMITS.backlogHighBytes) from.pause();
-  },
-  onDrain: () => to.resume(),
-  onEnd: () => to.end(),
-  onClose: () => to.destroy(),
-  onUnrecorded: () => from.destroy(),
-});
 
 /** The client speaks first, and may do so before the target is connected: until then its bytes wait in the kernel. */
 async function serve(fd: number): Promise<void> {

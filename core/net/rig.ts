@@ -2,7 +2,7 @@ import assert from "node:assert/strict";
 import { once } from "node:events";
 import type { AddressInfo, Server, Socket } from "node:net";
 import { createServer } from "node:net";
-import { LIMITS } from "../limits.ts";
+import { forward } from "./forward.ts";
 import { createPumpTransport } from "./pump.ts";
 import { createTransport, type TransportName } from "./transport.ts";
 import type { TlsServerOptions, Transport, Wire, WireHandler } from "./types.ts";
@@ -109,20 +109,10 @@ export async function relay(transport: Transport, serverPort: number, tls?: TlsS
       void transport.connect({ host: "127.0.0.1", port: serverPort }, 1_000).then(resolve);
     });
     const early: Buffer[] = [];
-    const pump = (from: Wire, to: Wire): WireHandler => ({
-      onData: (bytes, start, end) => {
-        to.write(bytes, start, end);
-        if (to.backlogBytes >= LIMITS.backlogHighBytes) from.pause();
-      },
-      onDrain: () => to.resume(),
-      onEnd: () => to.end(),
-      onClose: () => to.destroy(),
-      onUnrecorded: () => from.destroy(),
-    });
-    front.handler = { ...pump(front, front), onData: (bytes, start, end) => void early.push(Buffer.from(bytes.subarray(start, end))) };
+    front.handler = { ...forward(front, front), onData: (bytes, start, end) => void early.push(Buffer.from(bytes.subarray(start, end))) };
     const other = await back;
-    front.handler = pump(front, other);
-    other.handler = pump(other, front);
+    front.handler = forward(front, other);
+    other.handler = forward(other, front);
     for (const bytes of early) other.write(bytes, 0, bytes.length);
   });
 }

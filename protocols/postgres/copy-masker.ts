@@ -1,6 +1,7 @@
 import { SluiceError } from "../../core/errors.ts";
 import { LIMITS } from "../../core/limits.ts";
 import type { Masker } from "../../core/mask/types.ts";
+import { ChunkFlags } from "./chunk-flags.ts";
 import { BinaryCutter } from "./copy-binary.ts";
 import { type CopyPlan, SEARCHED } from "./copy-plan.ts";
 import { ESCAPES, escapeCsv, escapeText, FieldCutter, QUOTED, unescapeCsv, unescapeText } from "./copy-text.ts";
@@ -182,11 +183,7 @@ class TextCopyMasker extends StreamMasker {
   readonly #cutter: FieldCutter;
   readonly #values = new ValueMasker();
   #headerAwaited: boolean;
-  /** The prefilter has looked at the present chunk up to here; its flags; the next one that a message may hold. */
-  #scanned: Uint8Array | undefined;
-  #scannedUpTo = 0;
-  #flags = 0;
-  #flag = 0;
+  readonly #flags = new ChunkFlags();
   #suspected = false;
 
   constructor(plan: CopyPlan, columns: number, matches: boolean) {
@@ -203,7 +200,7 @@ class TextCopyMasker extends StreamMasker {
   }
 
   newChunk(): void {
-    this.#scanned = undefined;
+    this.#flags.newChunk();
   }
 
   /** Whether something may be in the values of this message that stand in it as they are. */
@@ -211,15 +208,7 @@ class TextCopyMasker extends StreamMasker {
     const masker = this.#masker;
     if (!masker.scans) return false;
     if (!this.#plain) return true;
-    if (this.#scanned !== bytes || start >= this.#scannedUpTo) {
-      this.#flags = masker.scan(bytes, start, available);
-      this.#scanned = bytes;
-      this.#scannedUpTo = available;
-      this.#flag = 0;
-    }
-    if (this.#flags < 0) return true;
-    while (this.#flag < this.#flags && masker.flags[this.#flag] < start) this.#flag += 1;
-    return this.#flag < this.#flags && masker.flags[this.#flag] < end;
+    return this.#flags.any(masker, bytes, start, end, available);
   }
 
   protected passes(bytes: Uint8Array, start: number, end: number, available: number): boolean {

@@ -1,5 +1,6 @@
 import { SluiceError } from "../../core/errors.ts";
 import { type CopyMasker, createCopyMasker } from "./copy-masker.ts";
+import { MaskCounts } from "./mask-counts.ts";
 import type { Pending } from "./pending.ts";
 
 /** Of the CopyData message that ends COPY in binary format: a field count of -1. */
@@ -8,9 +9,7 @@ const TRAILER_LENGTH = 6;
 /** The COPY TO STDOUT whose data arrive at present, if one does. */
 export class CopyOutReader {
   #copy: CopyMasker | "passes" | undefined;
-  /** Masked values per rule of the next operation that has any. */
-  #counts = new Map<string, number>();
-
+  readonly #counts = new MaskCounts();
   /** The first line is a header. */
   #headerAwaited = false;
   #binary = false;
@@ -64,13 +63,9 @@ export class CopyOutReader {
       this.#headerAwaited = false;
       return undefined;
     }
-    const counts = head.masked ?? this.#counts;
-    const masked = copy.message(bytes, start, end, available, counts);
+    const masked = copy.message(bytes, start, end, available, this.#counts.of(head));
     head.rows += copy.rows;
-    if (head.masked === undefined && counts.size > 0) {
-      head.masked = counts;
-      this.#counts = new Map();
-    }
+    this.#counts.keep(head);
     return masked;
   }
 

@@ -5,7 +5,7 @@ import { type Grant, refuse, type Verdict } from "../../core/verdict.ts";
 import type { DecisionRecord } from "../../store/types.ts";
 import { type Catalogue, qualify } from "./catalogue.ts";
 import { type CopyPlan, planCopy } from "./copy-plan.ts";
-import { movesSearchPath } from "./effects.ts";
+import { changesSchema, movesSearchPath } from "./effects.ts";
 import type { Classified, ColumnUse, OriginUse, RelationName } from "./sql/types.ts";
 import type { ColumnMask, SessionMasks } from "./values.ts";
 
@@ -238,8 +238,7 @@ export class DecisionContext {
     const { plain, expressions, predicates } = classified.columnUse;
     // `c.f` may be f(c); a column is only known by that name if no such function is.
     const attributes = [...plain, ...expressions, ...predicates].filter((name) => this.catalogue.hasOtherFunction(name));
-    const changesSchema = classified.effects.some((effect) => effect.kind === "ddl");
-    if (!this.catalogue.mayMove([...classified.functions, ...attributes], operation.tables, changesSchema)) return 0;
+    if (!this.catalogue.mayMove([...classified.functions, ...attributes], operation.tables, changesSchema(classified))) return 0;
     return does("sql:call") ? 2 : 1;
   }
 

@@ -1,4 +1,5 @@
 import { SluiceError } from "../../core/errors.ts";
+import { MaskCounts } from "./mask-counts.ts";
 import type { Pending } from "./pending.ts";
 import { actsAlways, type Columns, planColumns, RowMasker } from "./rows.ts";
 import type { ColumnAction, SessionMasks } from "./values.ts";
@@ -8,8 +9,7 @@ const SEARCHED: ColumnAction = { kind: "scan", nullOnHit: false };
 /** Masks the rows of a session's results, one result after the other. */
 export class ResultMasks {
   readonly #rows = new RowMasker();
-  /** Masked values per rule of the next operation that has any. */
-  #counts = new Map<string, number>();
+  readonly #counts = new MaskCounts();
   /** The result that arrives at present: what to do with its columns; undefined passes it. */
   #actions: (ColumnAction | undefined)[] | undefined;
   #actionsFor: Pending | undefined;
@@ -73,12 +73,8 @@ export class ResultMasks {
     const actions = this.#actions;
     const masks = this.#masks;
     if (actions === undefined || masks === undefined) return undefined;
-    const counts = head.masked ?? this.#counts;
-    const rewritten = this.#rows.row(bytes, start, end, available, actions, masks, this.#always, counts);
-    if (rewritten !== undefined && head.masked === undefined) {
-      head.masked = counts;
-      this.#counts = new Map();
-    }
+    const rewritten = this.#rows.row(bytes, start, end, available, actions, masks, this.#always, this.#counts.of(head));
+    if (rewritten !== undefined) this.#counts.keep(head);
     return rewritten;
   }
 

@@ -1,5 +1,6 @@
 import { SluiceError } from "../../core/errors.ts";
 import type { Masker } from "../../core/mask/types.ts";
+import { ChunkFlags } from "./chunk-flags.ts";
 import { type ColumnAction, maskedAction, type SessionMasks, searchedBinary, searchedText, ValueMasker } from "./values.ts";
 
 /** What RowDescription says, a number per column (Message Formats, RowDescription). */
@@ -146,17 +147,12 @@ export class RowMasker {
   /** Made when a row is first rewritten: most sessions never need it. */
   #out: Buffer = NO_BUFFER;
   #length = 0;
-  /** The prefilter has looked at the present chunk up to here. */
-  #scanned: Uint8Array | undefined;
-  #scannedUpTo = 0;
-  /** Flags that it found, or -1; the next one that a row may hold. */
-  #flags = 0;
-  #flag = 0;
+  readonly #flags = new ChunkFlags();
   readonly #values = new ValueMasker();
 
   /** Another chunk begins: what the prefilter said about the last one holds no more. */
   newChunk(): void {
-    this.#scanned = undefined;
+    this.#flags.newChunk();
   }
 
   /**
@@ -188,28 +184,9 @@ export class RowMasker {
     available: number,
     actions: readonly (ColumnAction | undefined)[],
   ): boolean {
-    if (this.#scanned !== bytes || start >= this.#scannedUpTo) {
-      if (end - start <= SHORT_ROW_BYTES && holdsShortOnly(bytes, start, end, actions, masker.shortestBytes)) return false;
-      this.#flags = masker.scan(bytes, start, available);
-      this.#scanned = bytes;
-      this.#scannedUpTo = available;
-      this.#flag = 0;
-    }
-    if (this.#flags < 0) return true;
-    const { flags } = masker;
-    while (this.#flag < this.#flags && flags[this.#flag] < start) this.#flag += 1;
-    return this.#flag < this.#flags && flags[this.#flag] < end;
-  }
-
-  /** Kinds of the flags in bytes[start, end); the fields of a row are asked for in their order. */
-  #kinds(masker: Masker, bytes: Uint8Array, start: number, end: number): number {
-    if (this.#flags < 0) return masker.kindsIn(bytes, start, end);
-    const { flags, flagsMax } = masker;
-    let kinds = 0;
-    for (; this.#flag < this.#flags && flags[this.#flag] < end; this.#flag += 1) {
-      if (flags[this.#flag] >= start) kinds |= flags[flagsMax + this.#flag];
-    }
-    return kinds;
+    const isShort = end - start <= SHORT_ROW_BYTES && !this.#flags.covers(bytes, start);
+    if (isShort && holdsShortOnly(bytes, start, end, actions, masker.shortestBytes)) return false;
+    return this.#flags.any(masker, bytes, start, end, available);
   }
 
   #rewrite(
@@ -267,7 +244,7 @@ export class RowMasker {
   ): Uint8Array | null | undefined {
     if (action.kind !== "scan") return this.#values.value(action, bytes, start, end, masks.masker, 0, counts);
     if (!flagged) return undefined;
-    const kinds = this.#kinds(masks.masker, bytes, start, end);
+    const kinds = this.#flags.kinds(masks.masker, bytes, start, end);
     return kinds === 0 ? undefined : this.#values.value(action, bytes, start, end, masks.masker, kinds, counts);
   }
 

@@ -1,9 +1,8 @@
 import { chmodSync, chownSync, closeSync, copyFileSync, openSync, readFileSync, writeFileSync } from "node:fs";
-import { connect } from "node:net";
 import { join } from "node:path";
 import type { ServerCertificate } from "./certificates.ts";
 import type { PostgresServer } from "./postgres.ts";
-import { freePort, removeFolder, spawnTied, stopProcess, temporaryFolder, unprivileged, waitFor } from "./processes.ts";
+import { accepts, freePort, removeFolder, spawnTied, stopProcess, temporaryFolder, unprivileged, waitFor } from "./processes.ts";
 
 export interface PgBouncerOptions {
   readonly upstream: PostgresServer;
@@ -105,15 +104,4 @@ export async function startPgBouncer(options: PgBouncerOptions): Promise<PgBounc
       removeFolder(folder);
     },
   };
-}
-
-function accepts(port: number): Promise<boolean> {
-  return new Promise((resolve) => {
-    const socket = connect(port, "127.0.0.1");
-    socket.once("connect", () => {
-      socket.destroy();
-      resolve(true);
-    });
-    socket.once("error", () => resolve(false));
-  });
 }

@@ -1,0 +1,49 @@
+import type { Masker } from "../../core/mask/types.ts";
+
+/**
+ * What the prefilter suspects in a chunk of bytes. It looks at the chunk once, ahead of what is asked for, and its answers are read in
+ * order. The flags are the masker's, one list for all its users: whoever else may have used it in between calls newChunk().
+ */
+export class ChunkFlags {
+  /** The prefilter has looked at the present chunk up to here. */
+  #scanned: Uint8Array | undefined;
+  #scannedUpTo = 0;
+  /** Flags that it found, or -1: too many to tell; the next one that may matter. */
+  #found = 0;
+  #next = 0;
+
+  /** Another chunk begins: what the prefilter said about the last one holds no more. */
+  newChunk(): void {
+    this.#scanned = undefined;
+  }
+
+  /** The prefilter has looked at what begins here. */
+  covers(bytes: Uint8Array, start: number): boolean {
+    return this.#scanned === bytes && start < this.#scannedUpTo;
+  }
+
+  /** Whether something is suspected in bytes[start, end). @param available end of what is known of the chunk */
+  any(masker: Masker, bytes: Uint8Array, start: number, end: number, available: number): boolean {
+    if (!this.covers(bytes, start)) {
+      this.#found = masker.scan(bytes, start, available);
+      this.#scanned = bytes;
+      this.#scannedUpTo = available;
+      this.#next = 0;
+    }
+    if (this.#found < 0) return true;
+    const { flags } = masker;
+    while (this.#next < this.#found && flags[this.#next] < start) this.#next += 1;
+    return this.#next < this.#found && flags[this.#next] < end;
+  }
+
+  /** Kinds suspected in bytes[start, end), a part of what any() was asked about; parts are asked for in their order. */
+  kinds(masker: Masker, bytes: Uint8Array, start: number, end: number): number {
+    if (this.#found < 0) return masker.kindsIn(bytes, start, end);
+    const { flags, flagsMax } = masker;
+    let kinds = 0;
+    for (; this.#next < this.#found && flags[this.#next] < end; this.#next += 1) {
+      if (flags[this.#next] >= start) kinds |= flags[flagsMax + this.#next];
+    }
+    return kinds;
+  }
+}
