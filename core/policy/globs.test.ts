@@ -43,7 +43,7 @@ test("the actions of the contract have a class", () => {
 
 test("introspection leaves out what holds credentials, data or activity", () => {
   for (const name of `pg_authid pg_shadow pg_stats pg_stats_ext pg_stats_ext_exprs pg_statistic pg_statistic_ext_data pg_stat_activity pg_stat_statements
-    pg_stat_user_tables pg_user_mapping pg_user_mappings pg_hba_file_rules pg_ident_file_mappings pg_file_settings pg_largeobject pg_subscription
+    pg_stat_user_indexes pg_stat_all_tables pg_statio_user_tables pg_user_mapping pg_user_mappings pg_hba_file_rules pg_ident_file_mappings pg_file_settings pg_largeobject pg_subscription
     pg_locks pg_cursors pg_prepared_statements pg_prepared_xacts pg_replication_slots pg_sequences pg_config pg_db_role_setting`.split(
     /\s+/,
   )) {

@@ -1,12 +1,13 @@
 /**
  * Catalogue relations that clients read to find their way (psql's \d family, pg_dump --schema-only, JDBC and ODBC
  * metadata, object-relational mappers). They hold definitions, names and privileges, and nobody's data, so an allow
- * need not name them: who may connect may sql:select them. A deny that names them still denies.
+ * need not name them: who may connect may sql:select them. A deny that names them still denies. Of the statistics only
+ * pg_stat_user_tables is here: how many rows and scans a table has, which pg_class tells roughly, and no statement, user or value.
  *
  * Left out on purpose:
  *   credentials      pg_authid pg_shadow pg_user_mapping pg_user_mappings pg_subscription information_schema.user_mapping_options
  *   samples of data  pg_statistic pg_stats pg_statistic_ext_data pg_stats_ext pg_stats_ext_exprs pg_largeobject
- *   others' activity pg_stat_* (pg_stat_activity, pg_stat_statements …) pg_statio_* pg_locks pg_prepared_xacts pg_cursors
+ *   others' activity all other pg_stat_* (pg_stat_activity, pg_stat_statements …) pg_statio_* pg_locks pg_prepared_xacts pg_cursors
  *                    pg_prepared_statements pg_replication_* pg_sequences (last values)
  *   server's files   pg_hba_file_rules pg_ident_file_mappings pg_file_settings pg_config pg_db_role_setting
  *
@@ -18,7 +19,7 @@ const CATALOG = `
   pg_extension pg_foreign_data_wrapper pg_foreign_server pg_foreign_table pg_group pg_index pg_indexes pg_inherits pg_init_privs
   pg_language pg_largeobject_metadata pg_matviews pg_namespace pg_opclass pg_operator pg_opfamily pg_parameter_acl pg_partitioned_table
   pg_policies pg_policy pg_proc pg_publication pg_publication_namespace pg_publication_rel pg_publication_tables pg_range pg_rewrite
-  pg_roles pg_rules pg_seclabel pg_seclabels pg_sequence pg_settings pg_shdepend pg_shdescription pg_shseclabel pg_statistic_ext
+  pg_roles pg_rules pg_seclabel pg_seclabels pg_sequence pg_settings pg_shdepend pg_shdescription pg_shseclabel pg_stat_user_tables pg_statistic_ext
   pg_tables pg_tablespace pg_timezone_abbrevs pg_timezone_names pg_transform pg_trigger pg_ts_config pg_ts_config_map pg_ts_dict
   pg_ts_parser pg_ts_template pg_type pg_user pg_views`;
 

@@ -2,50 +2,21 @@ import assert from "node:assert/strict";
 import { readFileSync } from "node:fs";
 import { join } from "node:path";
 import { after, before, describe, test } from "node:test";
-import { query } from "../../protocols/postgres/messages.ts";
+import { bind, close, describe as describeMessage, execute, parse, query, sync } from "../../protocols/postgres/messages.ts";
+import { type RawClient } from "../clients/raw.ts";
 import { rawAt, startWorld, VERSIONS, type World } from "../clients/world.ts";
-import { type Destination, pgDump, psql } from "../helpers/clients.ts";
+import { type Destination, java, pgDump, psql, python } from "../helpers/clients.ts";
+import type { CommandResult } from "../helpers/processes.ts";
 import { rootFolder } from "../helpers/processes.ts";
-import { answerOf, differs } from "../lineage/answers.ts";
+import { type Answer, answerOf, differs } from "../lineage/answers.ts";
+import type { Asked } from "./asked.ts";
+import { METADATA } from "./jdbc.ts";
 import { ASKED } from "./queries.ts";
+import { masked, POLICY, SETUP } from "./schema.ts";
+import { INSPECTOR, MAPPER } from "./sqlalchemy.ts";
 
 // Whoever may read public.* and has masks on a few columns works as without Sluice: what tools ask about the schema, and their reads
 // beside the masked columns, are answered the same. What is refused all the same stands, with its reason, in docs/POLICY.md.
-
-const SETUP = `
-create schema hr;
-create type mood as enum ('sad', 'ok');
-create domain positive as int check (value > 0);
-create table regions (id int primary key, name text not null);
-create table customers (id serial primary key, name text not null default 'x', email text unique, ssn varchar(20), mood mood, region int references regions, amount positive);
-create table orders (id bigint generated always as identity primary key, customer int references customers on delete cascade, region int references regions, item text, amount numeric, at timestamptz);
-create index on customers (lower(name));
-create index on orders (item) where amount > 0;
-create table parts (id int, at date) partition by range (id);
-create table parts_low partition of parts for values from (0) to (100);
-create view v_names as select id, name from customers;
-create view v_mails as select id, email from customers;
-create materialized view m_names as select name from customers;
-create sequence counter start 5;
-create function add(a int, b int default 1) returns int language sql immutable as $$ select a + b $$;
-create function touched() returns trigger language plpgsql as $$ begin return new; end $$;
-create trigger touch before update on customers for each row execute function touched();
-create table hr.people (id int);
-comment on table customers is 'who pays';
-comment on column customers.email is 'where they are reached';
-insert into regions values (1, 'north'), (2, 'south');
-insert into customers (name, email, ssn, mood, region, amount) select 'name ' || n, n || '@corp.example', n, 'ok', 1 + n % 2, n from generate_series(1, 6) n;
-insert into orders (customer, region, item, amount, at) select n, 1, 'item ' || n, n, '2024-01-01' from generate_series(1, 6) n;
-refresh materialized view m_names;
-analyze;
-`;
-
-const POLICY = `version: 1
-rules:
-  - { name: readers, actions: [read, session, sql:lock], resources: ["public.*"], effect: allow }
-masks:
-  - { name: pii, columns: [public.customers.email, public.customers.ssn], with: redact }
-`;
 
 const PSQL =
   `\\d|\\d customers|\\d+ customers|\\d orders|\\d+ v_names|\\d+ v_mails|\\d m_names|\\d+ parts|\\d counter|\\d customers_pkey|\\dS+ pg_class|\\da|\\dA+|\\db+|\\dc|\\dC|\\dd
@@ -54,13 +25,16 @@ const PSQL =
     .split(/[|\n]/)
     .map((command) => command.trim());
 
-/** Rows of the table in docs/POLICY.md: tool and what it asks. */
-function stated(): Set<string> {
+/** Rows of the table in docs/POLICY.md: tools and what they ask. */
+function statedRows(): Set<string> {
   const text = readFileSync(join(rootFolder, "docs/POLICY.md"), "utf8");
   const section = text.slice(text.indexOf("### What tools ask and do not get"));
   const rows = [...section.slice(0, section.indexOf("\n##", 5)).matchAll(/^\| ([^|]+?) \| ([^|]+?) \| [^|]+ \|$/gm)];
-  return new Set(rows.map(([, tool, what]) => `${tool}: ${what?.replaceAll("`", "")}`).filter((row) => !/^(tool: asks|-+:)/.test(row)));
+  const named = rows.flatMap(([, tools, what]) => (tools as string).split(", ").map((tool) => `${tool}: ${what?.replaceAll("`", "")}`));
+  return new Set(named.filter((row) => !/^(tool: asks|-+:)/.test(row)));
 }
+
+const stated = statedRows();
 
 let world: World;
 before(async () => {
@@ -79,27 +53,112 @@ async function commands(to: Destination): Promise<Map<string, string>> {
   return new Map(PSQL.map((command, index) => [command, `${printed[index] ?? ""}${complained[index] ?? ""}`.trim()]));
 }
 
+/** Send it as its tool does. */
+async function answers(client: RawClient, { mode, sql, values }: Asked): Promise<Answer> {
+  if (mode === "simple") return answerOf(await client.ask([query(sql)]));
+  const name = mode === "extended" ? "" : "s1";
+  const bound = mode === "binary" ? binaryResults(bind("", name, values)) : bind("", name, values);
+  const run = [bound, describeMessage("P", ""), execute(""), sync()];
+  if (mode === "extended") return answerOf(await client.ask([parse("", sql), ...run]));
+  const frames = await client.ask([parse(name, sql), describeMessage("S", name), sync()]);
+  if (frames.some((frame) => frame.type === "E")) return answerOf(frames);
+  await client.ask(run);
+  const answer = answerOf(await client.ask(run));
+  await client.ask([close("S", name), sync()]);
+  return answer;
+}
+
+/** The message with all results in binary form: `bind` ends in a count of no formats. */
+function binaryResults(message: Uint8Array): Uint8Array {
+  const changed = Buffer.concat([message.subarray(0, -2), Buffer.from([0, 1, 0, 1])]);
+  changed.writeInt32BE(changed.length - 1, 1);
+  return changed;
+}
+
+const behindMasks = (answer: Answer): Answer => ({ ...answer, rows: answer.rows.map((row) => unframed(row)) });
+
+/** A row with masked values, without the lengths, which masks change. */
+const unframed = (row: string): string =>
+  masked(row) === row && !row.includes("[REDACTED") ? row : masked(row).replaceAll(/\0\0\0./gs, "|");
+
 const refusedSomewhere = new Set<string>();
+
+/** Note it as refused. @returns it stands on the list of docs/POLICY.md */
+function isStated(tool: string, what: string): boolean {
+  refusedSomewhere.add(`${tool}: ${what}`);
+  return stated.has(`${tool}: ${what}`);
+}
+
+/** What a program prints directly and through Sluice, line by line; REFUSED lines must be stated, others the same behind the masks. */
+async function compare(
+  tool: string,
+  to: readonly [Destination, Destination],
+  program: (to: Destination) => Promise<CommandResult>,
+): Promise<number> {
+  const [direct, through] = to;
+  const expected = await program(direct);
+  const got = await program(through);
+  assert.equal(expected.stderr, "");
+  assert.equal(got.stderr, "");
+  const lines = (result: CommandResult) => result.stdout.trimEnd().split("\n");
+  const left = new Map<string, number>();
+  for (const line of lines(expected)) left.set(masked(line), (left.get(masked(line)) ?? 0) + 1);
+  const wrong: string[] = lines(expected).filter((line) => line.startsWith("FAILED"));
+  assert.ok(lines(expected).at(-1) === "done" && lines(got).at(-1) === "done");
+  for (const line of lines(got)) {
+    const refused = /^REFUSED (.+?)(?::| \()/.exec(line);
+    if (refused?.[1] !== undefined) {
+      if (!isStated(tool, refused[1])) wrong.push(line);
+    } else if ((left.get(line) ?? 0) > 0) left.set(line, (left.get(line) as number) - 1);
+    else wrong.push(`not without Sluice: ${line}`);
+  }
+  assert.deepEqual(wrong, []);
+  return lines(got).length;
+}
+
 for (const version of VERSIONS) {
   describe(`PostgreSQL ${version}`, () => {
-    test(`${ASKED.length} queries of tools`, { timeout: 60_000 }, async () => {
-      const through = await rawAt(await world.through(version));
-      const direct = await rawAt(world.direct(version));
-      const wrong: string[] = [];
-      for (const { tool, what, sql } of ASKED) {
-        const [got, expected] = [answerOf(await through.ask([query(sql)])), answerOf(await direct.ask([query(sql)]))];
-        if (expected.code !== undefined) wrong.push(`${tool}, ${what}: the server itself says ${expected.code} ${expected.message}`);
-        else if (got.byGateway) {
-          refusedSomewhere.add(`${tool}: ${what}`);
-          if (!stated().has(`${tool}: ${what}`)) wrong.push(`${tool}, ${what}: ${got.message}`);
-        } else {
-          const difference = /backend|with a masked column/.test(`${sql} ${what}`) ? undefined : differs([got], [expected], true);
-          if (difference !== undefined) wrong.push(`${tool}, ${what}: ${difference}`);
+    for (const tool of new Set(ASKED.map((asked) => asked.tool))) {
+      const queries = ASKED.filter((asked) => asked.tool === tool);
+      test(`${queries.length} queries of ${tool}`, { timeout: 60_000 }, async () => {
+        const through = await rawAt(await world.through(version));
+        const direct = await rawAt(world.direct(version));
+        const wrong: string[] = [];
+        for (const asked of queries) {
+          const { what, sql } = asked;
+          const [got, expected] = [await answers(through, asked), await answers(direct, asked)];
+          if (expected.code !== undefined) wrong.push(`${what}: the server itself says ${expected.code} ${expected.message}`);
+          else if (got.byGateway) {
+            if (!isStated(tool, what)) wrong.push(`${what}: ${got.message}`);
+          } else {
+            const difference = sql.includes("backend") ? undefined : differs([behindMasks(got)], [behindMasks(expected)], true);
+            if (difference !== undefined) wrong.push(`${what}: ${difference}`);
+          }
         }
-      }
-      through.close();
-      direct.close();
-      assert.deepEqual(wrong, []);
+        through.close();
+        direct.close();
+        assert.deepEqual(wrong, []);
+      });
+    }
+
+    test("SQLAlchemy's Inspector and reflection", { timeout: 60_000 }, async () => {
+      const to = [world.direct(version), await world.through(version)] as const;
+      assert.ok((await compare("SQLAlchemy", to, (each) => python(each, INSPECTOR))) > 300);
+    });
+
+    for (const [who, args] of [
+      ["readers", []],
+      ["writers", ["writes"]],
+    ] as const) {
+      test(`SQLAlchemy's mapper, ${who}`, { timeout: 60_000 }, async () => {
+        const to = [world.direct(version), await world.through(version, [who])] as const;
+        assert.ok((await compare("SQLAlchemy", to, (each) => python(each, MAPPER, args))) > 30);
+      });
+    }
+
+    test("JDBC: all of DatabaseMetaData", { timeout: 120_000 }, async () => {
+      const to = [world.direct(version), await world.through(version)] as const;
+      assert.ok((await compare("JDBC", to, (each) => java(each, "Metadata", METADATA))) > 5_000);
     });
 
     test(`${PSQL.length} commands of psql`, { timeout: 60_000 }, async () => {
@@ -111,8 +170,7 @@ for (const version of VERSIONS) {
         const said = (all: Map<string, string>) => all.get(command)?.replace(/\nHINT: .*/, "");
         if (said(got) === said(expected) || command === "\\conninfo") continue;
         if (got.get(command)?.includes("Sluice") === true) {
-          refusedSomewhere.add(`psql: ${command}`);
-          if (stated().has(`psql: ${command}`)) continue;
+          if (isStated("psql", command)) continue;
         }
         wrong.push(`${command}: ${got.get(command)?.slice(0, 300)}`);
       }
@@ -131,5 +189,5 @@ test("pg_dump --schema-only, the same as without Sluice", { timeout: 60_000 }, a
 });
 
 test("the list of what is refused is complete and has nothing more", () => {
-  assert.deepEqual([...stated()].sort(), [...refusedSomewhere].sort());
+  assert.deepEqual([...stated].sort(), [...refusedSomewhere].sort());
 });
