@@ -5,14 +5,16 @@ import type { Identity } from "../core/identity/types.ts";
 import { LIMITS } from "../core/limits.ts";
 import { ProxyHeaderError } from "../core/net/proxy-header.ts";
 import type { Transport, Wire } from "../core/net/types.ts";
+import type { SessionPolicy } from "../core/policy/types.ts";
 import { Allowance } from "../core/quota/allowance.ts";
-import type { Grant } from "../core/verdict.ts";
+import type { Allowed, Grant } from "../core/verdict.ts";
 import { Conversation } from "../protocols/postgres/conversation.ts";
 import { fatalResponse } from "../protocols/postgres/deny.ts";
 import { cancel, dial, type Upstream } from "../protocols/postgres/dial.ts";
 import { askCredential, type Greeting, greet, welcome } from "../protocols/postgres/greet.ts";
 import { Relay } from "../protocols/postgres/relay.ts";
 import { parseSearchPath } from "../protocols/postgres/search-path.ts";
+import { SEARCH_PATH } from "../protocols/postgres/startup-parameters.ts";
 import { type Client, directClient, proxiedClient } from "./client.ts";
 import { type Room, report, sameTarget } from "./room.ts";
 
@@ -121,6 +123,8 @@ async function openSession(
   const id = randomBytes(10).toString("hex");
   // Before anything is done at the target, or waited for.
   const { limits } = room.policy.session(grant);
+  const searchPath = greeting.parameters.get(SEARCH_PATH);
+  if (searchPath !== undefined) decideSearchPath(room.policy.session(grant), searchPath, clientAddress);
   let allowance = limits.length === 0 ? undefined : new Allowance(room.quotas, identity, limits, true);
   let giveBack = (): void => {};
   let upstream: Upstream | undefined;
@@ -141,6 +145,7 @@ async function openSession(
       throw new SluiceError("SLUICE_TARGET_UNREACHABLE", `target "${target.name}" was changed meanwhile`, { hint: "Connect again." });
     }
     const policy = room.policy.session(current);
+    const decided = searchPath === undefined ? undefined : decideSearchPath(policy, searchPath, clientAddress);
     if (allowance !== undefined) allowance.adjust(policy.limits);
     else if (policy.limits.length > 0) allowance = new Allowance(room.quotas, identity, policy.limits, true);
     const processId = room.nextProcessId();
@@ -163,6 +168,10 @@ async function openSession(
         target: target.name,
         detail: { action: "connect", observed: effect, rule: rule ?? null },
       });
+    }
+    if (decided !== undefined) {
+      const detail = { action: "connect", searchPath, rule: decided.rule ?? null, observed: decided.observed?.effect ?? null };
+      room.recorder.event({ type: "control", session: id, target: target.name, detail });
     }
     const { backendPid, backendKey, cancelTarget } = upstream;
     relay = new Relay({
@@ -221,15 +230,32 @@ const sessionOf = (relay: Relay, processId: number, allowance: Allowance | undef
   },
 });
 
-/** The setting as the server reported it, as the client set it, or as the catalogue's own connection found it. */
+/** The client asks for a search_path as it connects: may it set that? @throws SluiceError where it may not, or not at once */
+function decideSearchPath(policy: SessionPolicy, value: string, clientAddress: string): Allowed {
+  const names = { tables: [], columns: [], functions: [] };
+  const accesses = [{ action: "sql:set", resources: [`setting:${SEARCH_PATH}`] }];
+  const verdict = policy.decide(
+    { protocol: "postgres", accesses, unfiltered: false, statements: 1, ...names },
+    { text: `SET ${SEARCH_PATH} = ${value}`, parameters: [], transaction: "idle", clientAddress, nowMillis: Date.now() },
+  );
+  if (verdict.kind === "allowed") return verdict;
+  const why = verdict.kind === "refused" ? verdict.message : "setting it needs an approval";
+  throw new SluiceError("SLUICE_DENIED", `the startup parameter ${SEARCH_PATH} is not let through: ${why}`, {
+    hint: "Connect without it.",
+  });
+}
+
+/** The setting as the server reported it, or as the catalogue's own connection found it. What the client asked for, a pooler may have left out. */
 function initialSearchPath(
   upstream: Upstream,
   greeting: Extract<Greeting, { kind: "session" }>,
   usual: readonly string[] | undefined,
   user: string,
 ): readonly string[] | undefined {
-  const told = upstream.parameters.get("search_path") ?? greeting.parameters.get("search_path");
-  return told === undefined ? usual : parseSearchPath(told, user);
+  const told = upstream.parameters.get(SEARCH_PATH);
+  if (told !== undefined) return parseSearchPath(told, user);
+  // Unknown: the server is asked where it makes a difference.
+  return greeting.parameters.has(SEARCH_PATH) ? undefined : usual;
 }
 
 function refused(

@@ -28,7 +28,7 @@ export type Greeting =
       /** `dbname`: the name of a target. */
       readonly target: string;
       readonly applicationName: string | undefined;
-      /** Startup parameters that go on to the target. */
+      /** Startup parameters that go on to the target, by their names in lower case. */
       readonly parameters: ReadonlyMap<string, string>;
       readonly protocolMinor: 0 | 2;
     };
@@ -139,14 +139,20 @@ function pick(values: ReadonlyMap<string, string>): {
         }
         break;
       default:
-        if (!FORWARDED_PARAMETERS.has(name.toLowerCase())) {
-          throw new SluiceError("SLUICE_DENIED", `the startup parameter ${name} is not let through`, { hint: "Use SET after connecting." });
-        }
-        parameters.set(name, value);
+        setOnce(parameters, name, value);
     }
   }
   const target = values.get("database") || values.get("user") || "";
   return { target, applicationName: parameters.get("application_name"), parameters };
+}
+
+/** Names of settings know no case, at the server and behind here. */
+function setOnce(parameters: Map<string, string>, name: string, value: string): void {
+  const key = name.toLowerCase();
+  if (!FORWARDED_PARAMETERS.has(key))
+    throw new SluiceError("SLUICE_DENIED", `the startup parameter ${name} is not let through`, { hint: "Use SET after connecting." });
+  if (parameters.has(key)) throw new SluiceError("SLUICE_PROTOCOL_VIOLATION", `startup parameter ${key} was sent twice`);
+  parameters.set(key, value);
 }
 
 /** As the server does: everything but printable ASCII becomes a question mark; 63 bytes at most (NAMEDATALEN). */

@@ -6,6 +6,9 @@ export interface StartupParameterRule {
   readonly reason: string;
 }
 
+/** Decides what names mean: workers/connection.ts asks the policy for it. */
+export const SEARCH_PATH = "search_path";
+
 const LOOKS = "how values look";
 const LIMITS_ITSELF = "a limit or default that a session sets itself";
 
@@ -26,6 +29,7 @@ export const STARTUP_PARAMETERS: readonly StartupParameterRule[] = [
   { name: "client_encoding", handling: "inspect", reason: "UTF8 only: statements are read as such. The target gets it from Sluice" },
   { name: "replication", handling: "inspect", reason: "refused unless it says no: streaming replication is not offered" },
   { name: "options", handling: "inspect", reason: "refused unless empty: it sets any setting. SET can be checked" },
+  { name: SEARCH_PATH, handling: "inspect", reason: "decided as SET search_path is. The target gets it, and is asked what came of it" },
   { name: "_pq_.*", handling: "inspect", reason: "a protocol extension: turned down by NegotiateProtocolVersion" },
   { name: "application_name", handling: "forward", reason: "a label, printable characters only" },
   ...forward(LOOKS, "bytea_output datestyle extra_float_digits intervalstyle timezone"),
@@ -33,7 +37,6 @@ export const STARTUP_PARAMETERS: readonly StartupParameterRule[] = [
     LIMITS_ITSELF,
     "default_transaction_deferrable default_transaction_isolation default_transaction_read_only geqo idle_in_transaction_session_timeout idle_session_timeout lock_timeout statement_timeout transaction_timeout",
   ),
-  { name: "search_path", handling: "refuse", reason: "decides what names mean" },
   { name: "standard_conforming_strings", handling: "refuse", reason: "changes how text is read. The target gets `on` from Sluice" },
   { name: "role", handling: "refuse", reason: "the session's privileges are not the client's to change" },
   { name: "session_authorization", handling: "refuse", reason: "the session's privileges are not the client's to change" },
@@ -41,9 +44,10 @@ export const STARTUP_PARAMETERS: readonly StartupParameterRule[] = [
 ];
 
 /** Names of the parameters that are passed to the target. */
-export const FORWARDED_PARAMETERS: ReadonlySet<string> = new Set(
-  STARTUP_PARAMETERS.filter((rule) => rule.handling === "forward").map((rule) => rule.name),
-);
+export const FORWARDED_PARAMETERS: ReadonlySet<string> = new Set([
+  SEARCH_PATH,
+  ...STARTUP_PARAMETERS.filter((rule) => rule.handling === "forward").map((rule) => rule.name),
+]);
 
 /** Sent with every startup: the encoding and the string syntax that statements are read with here. Roles' own settings yield to them. */
 export const PINNED_PARAMETERS: ReadonlyMap<string, string> = new Map([

@@ -4,6 +4,7 @@ import { PROTOCOL_3_0, PROTOCOL_3_2, passwordMessage, query, startupMessage, syn
 import { answerByte, errors, openSocket, rawCancel, rows } from "../clients/raw.ts";
 import { type WireCase, type WireContext, wire } from "./case.ts";
 import { allowed, isAlive, isEnded, isRefusal, message, refused } from "./messages.ts";
+import { LONG_SCHEMA } from "./policy.ts";
 
 // Messages that do not belong: lengths, types, startup packets, cancel requests.
 
@@ -123,7 +124,16 @@ const opening = wire("startup and cancel", {
   "replication=1": startup({ replication: "1" }, "42501"),
   "options=-c": startup({ options: "-c search_path=hr" }, "42501"),
   "options=--search_path": startup({ options: "--search_path=hr" }, "42501"),
-  search_path: startup({ search_path: "hr" }, "42501"),
+  search_path: async (context) => {
+    for (const search_path of ["hr", '"hr", public', `${LONG_SCHEMA}zz`]) {
+      const client = await context.open("only", { parameters: { search_path } });
+      isRefusal(await client.query(refused(context, "select * from orders")), search_path);
+      client.close();
+    }
+    const client = await context.open("all", { parameters: { SEARCH_PATH: "pg_temp, hr, public" } });
+    isRefusal(await client.query(refused(context)));
+    await isAlive(client, context);
+  },
   role: startup({ role: "elsewhere" }, "42501"),
   session_authorization: startup({ session_authorization: "elsewhere" }, "42501"),
   standard_conforming_strings: startup({ standard_conforming_strings: "off" }, "42501"),

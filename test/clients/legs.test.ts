@@ -201,7 +201,8 @@ describe("protocol versions", () => {
     await refused({ parameters: { replication: "database" } }, /replication/);
     await refused({ parameters: { options: "-c search_path=other" } }, /options/);
     await refused({ parameters: { client_encoding: "SJIS" } }, /client_encoding/);
-    await refused({ parameters: { search_path: "other" } }, /search_path/);
+    await refused({ parameters: { search_path: "a", SEARCH_PATH: "b" } }, /search_path was sent twice/);
+    await refused({ parameters: { role: "other" } }, /role/);
     await refused({ parameters: { standard_conforming_strings: "off" } }, /standard_conforming_strings/);
   });
 });

@@ -1,6 +1,9 @@
 import assert from "node:assert/strict";
 import { after, before, describe, test } from "node:test";
 import { bind, describe as describeMessage, execute, flush, parse, query, sync } from "../../protocols/postgres/messages.ts";
+import { postgresTarget } from "../helpers/gateway.ts";
+import { startPgBouncer } from "../helpers/pgbouncer.ts";
+import { waitFor } from "../helpers/processes.ts";
 import { errors, type RawClient, rows, states, tags, types } from "./raw.ts";
 import { rawAt, startWorld, VERSIONS, type World } from "./world.ts";
 
@@ -284,6 +287,89 @@ for (const version of VERSIONS) {
         }
       }
       assert.deepEqual(wrong, []);
+    });
+
+    test("search_path of the startup message", { timeout: 60_000 }, async () => {
+      await clear();
+      const to = await world.through(version);
+      // As Prisma sends it. `means` is the customers table that the server takes, once the script has run.
+      const cases: readonly (readonly [Readonly<Record<string, string>>, readonly string[], "public" | "other"])[] = [
+        [{ search_path: '"other"' }, [], "other"],
+        [{ search_path: "other, public" }, [], "other"],
+        [{ SEARCH_path: "other" }, [], "other"],
+        [{ search_path: "public, other" }, [], "public"],
+        [{ search_path: '"$user", public' }, [], "public"],
+        [{ search_path: "nowhere,public" }, ["select 1"], "public"],
+        [{ search_path: "other" }, ["set search_path = public"], "public"],
+        [{ search_path: "other" }, ["set search_path = public", "reset search_path"], "other"],
+        [{ search_path: "other" }, ["set search_path = public", "discard all"], "other"],
+        [{ search_path: "other" }, ["begin", "set search_path = public", "rollback"], "other"],
+        [{ search_path: "public" }, ["set search_path = other", "reset all"], "public"],
+      ];
+      for (const messages of [(sql: string) => [query(sql)], (sql: string) => [extended(sql), sync()]]) {
+        for (const [parameters, script, means] of cases) {
+          const client = await rawAt(to, { parameters });
+          for (const sql of script) await client.ask(messages(sql));
+          const why = JSON.stringify([parameters, script]);
+          const [error] = errors(await client.ask(messages("update customers set name = 'changed'")));
+          assert.equal(error?.C, means === "public" ? "42501" : undefined, `${why} ${error?.M}`);
+          assert.deepEqual(
+            rows(await client.ask(messages("select name from customers"))),
+            [[means === "public" ? "public" : "changed"]],
+            why,
+          );
+          client.close();
+          await clear();
+        }
+      }
+      assert.deepEqual(await customers(), ["public"]);
+      for (const [parameters, code] of [
+        [{ search_path: "other", SEARCH_PATH: "public" }, "08P01"],
+        [{ search_path: "a,,b" }, undefined],
+      ] as const) {
+        const client = await rawAt(to, { parameters });
+        assert.ok(client.ended && (code === undefined || errors(client.startup)[0]?.C === code), JSON.stringify(errors(client.startup)));
+      }
+    });
+
+    test("search_path of the startup message that a pooler leaves out", { timeout: 60_000 }, async () => {
+      const bouncer = await startPgBouncer({ upstream: world.server(version), ignoreParameters: ["search_path"] });
+      const name = `pooled${version}`;
+      const pooled = postgresTarget(name, world.server(version), { address: `127.0.0.1:${bouncer.port}` });
+      try {
+        world.gateway.writeConfig({ targets: [...VERSIONS.map((each) => postgresTarget(`pg${each}`, world.server(each))), pooled] });
+        const to = { ...(await world.through(version)), database: name };
+        let client: RawClient | undefined;
+        const opens = async (parameters: Readonly<Record<string, string>>) => {
+          client = await rawAt(to, { parameters });
+          return !client.ended;
+        };
+        await waitFor("the new target", () => opens({ search_path: "other" }));
+        for (const parameters of [{ search_path: "other" }, { search_path: '"other", public' }]) {
+          assert.ok(await opens(parameters));
+          const [error] = errors((await client?.query("update customers set name = 'changed'")) ?? []);
+          assert.equal(error?.C, "42501", `${JSON.stringify(parameters)} ${error?.M}`);
+          client?.close();
+        }
+        assert.deepEqual(await customers(), ["public"]);
+      } finally {
+        await bouncer.stop();
+      }
+    });
+
+    test("search_path of the startup message where SET may not set it", { timeout: 60_000 }, async () => {
+      const refusing = '  - { name: no-path, actions: [set], resources: ["setting:search_path"], effect: deny }\n';
+      await world.reload(rules(refusing));
+      try {
+        const client = await rawAt(await world.through(version), { parameters: { search_path: "other" } });
+        assert.ok(client.ended);
+        assert.match(errors(client.startup)[0]?.M ?? "", /search_path is not let through/);
+        const plain = await open();
+        assert.equal(errors(await plain.query("set search_path = other"))[0]?.C, "42501");
+        plain.close();
+      } finally {
+        await world.reload(rules());
+      }
     });
 
     test("search_path by pipelines that fail half way", { timeout: 30_000 }, async () => {

@@ -14,6 +14,8 @@ export interface PgBouncerOptions {
   readonly tls?: ServerCertificate;
   /** Default 200. */
   readonly poolSize?: number;
+  /** Startup parameters that are left out on the way, besides extra_float_digits and options. */
+  readonly ignoreParameters?: readonly string[];
   /** Put in front of the command, as `["taskset", "-c", "0"]`. */
   readonly wrap?: readonly string[];
 }
@@ -70,7 +72,7 @@ export async function startPgBouncer(options: PgBouncerOptions): Promise<PgBounc
     `auth_file = ${users}`,
     "max_client_conn = 2000",
     `default_pool_size = ${options.poolSize ?? 200}`,
-    "ignore_startup_parameters = extra_float_digits,options",
+    `ignore_startup_parameters = ${["extra_float_digits", "options", ...(options.ignoreParameters ?? [])].join()}`,
     "log_connections = 0",
     "log_disconnections = 0",
     ...tls,
