@@ -3,9 +3,13 @@ import { type Asked, of, SCHEMAS } from "./asked.ts";
 // Prisma 6: the schema engine's introspection, the driver's own look-ups (it asks for types and whether columns may be null), the
 // query engine's reads. Named statements, parameters, binary results.
 
+/** With `schema` in its address, which it has by default, it asks for the path as it connects. */
+export const PRISMA_STARTUP = { search_path: '"public"', client_encoding: "UTF8" };
+
 export const PRISMA: readonly Asked[] = [
   ...of("Prisma", "simple", {
-    "set the schema": 'SET search_path = "public"',
+    "the schema was set": "SHOW search_path",
+    "set the schema behind a pooler": 'SET search_path = "public"',
     "is it alive": "SELECT 1",
     "begin, isolation": "BEGIN; SET TRANSACTION ISOLATION LEVEL READ COMMITTED; COMMIT",
   }),

@@ -13,7 +13,7 @@ with engine.connect() as connection:
     asked("get_schema_names", inspector.get_schema_names)
     asked("default_schema_name", lambda: inspector.default_schema_name)
     for schema in (None, "public", "hr"):
-        for name in ("get_table_names", "get_view_names", "get_sequence_names", "get_foreign_table_names", "get_sorted_table_and_fkc_names"):
+        for name in ("get_table_names", "get_view_names", "get_sequence_names", "get_foreign_table_names"):
             asked("%s %s" % (name, schema), lambda: getattr(inspector, name)(schema))
         asked("get_enums %s" % schema, lambda: inspector.get_enums(schema))
         asked("get_view_names materialized %s" % schema, lambda: inspector.get_view_names(schema, include=("plain", "materialized")))
