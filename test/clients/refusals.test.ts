@@ -323,6 +323,8 @@ for (const version of VERSIONS) {
         }
       }
       assert.deepEqual(await customers(), ["public"]);
+      const { stdout } = await world.gateway.cli(["audit", "tail", "--format", "json"]);
+      assert.match(stdout, /"action":"connect","searchPath":"nowhere,public","rule":"everything-else"/);
       for (const [parameters, code] of [
         [{ search_path: "other", SEARCH_PATH: "public" }, "08P01"],
         [{ search_path: "a,,b" }, undefined],

@@ -168,7 +168,10 @@ for (const version of VERSIONS) {
 
     for (const [how, properties] of [
       ["as it comes", {}],
-      ["named statements and binary from the first execution", { prepareThreshold: "-1", binaryTransfer: "true" }],
+      [
+        "a schema at connection, named statements and binary from the first execution",
+        { prepareThreshold: "-1", binaryTransfer: "true", currentSchema: "public" },
+      ],
     ] as const) {
       test(`JDBC: all of DatabaseMetaData, ${how}`, { timeout: 120_000 }, async (context) => {
         const to = [world.direct(version), await world.through(version)] as const;
