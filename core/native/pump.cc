@@ -7,6 +7,7 @@
 #include <netinet/in.h>
 #include <netinet/tcp.h>
 #include <sys/socket.h>
+#include <sys/timerfd.h>
 #include <sys/un.h>
 #include <unistd.h>
 
@@ -54,6 +55,8 @@ bool readBytes(napi_env env, napi_value value, napi_typedarray_type wanted, size
 
 namespace {
 
+// What epoll keeps for the timer; no slot's, as generations have 31 bits.
+constexpr uint64_t kTimerMark = UINT64_MAX;
 // Rounds before the event loop gets to its other work.
 constexpr int kRoundsMax = 4;
 // Runs of one connection handed to the kernel in one call.
@@ -82,23 +85,43 @@ bool tellBatch(Pump* pump) {
   return status == napi_ok && !pump->closing;
 }
 
+// Set the clock of the bulk connections, or stop it; either takes back that it has run out.
+void setTimer(Pump* pump, bool runs) {
+  itimerspec due = {};
+  if (runs) due.it_value.tv_nsec = kBulkWaitNanos;
+  timerfd_settime(pump->timerFd, 0, &due, nullptr);
+  pump->timerRuns = runs;
+  pump->timerFired = false;
+}
+
 // Returns false when nothing was ready.
 bool runRound(Pump* pump) {
   if (pump->readyNext >= pump->readyCount) {
     pump->readyNext = 0;
     pump->readyCount = epoll_wait(pump->epollFd, pump->ready, kReadyMax, 0);
-    if (pump->readyCount <= 0) return false;
+    if (pump->readyCount <= 0 && pump->bulkDue == 0) return false;
   }
+  pump->servedCount = 0;
   pump->eventCount = 0;
   pump->slabUsed = 0;
+  serveBulk(pump);
   // What does not fit into the slab is served first in the next round, so that nobody waits for ever.
-  while (pump->readyNext < pump->readyCount && pump->slabBytes - pump->slabUsed >= kReadMax) {
+  while (pump->readyNext < pump->readyCount && roundHasRoom(pump)) {
     const epoll_event& ready = pump->ready[pump->readyNext++];
+    if (ready.data.u64 == kTimerMark) {
+      pump->bulkDue = pump->bulk.size();
+      pump->timerFired = true;
+      serveBulk(pump);
+      continue;
+    }
+    pump->servedCount++;
     int slot = static_cast<int>(ready.data.u64 & UINT32_MAX);
     int32_t generation = static_cast<int32_t>(ready.data.u64 >> 32);
     if (connectionAt(pump, slot) == nullptr || pump->slot(slot)[kSlotGeneration] != generation) continue;
     serveReady(pump, slot, ready.events);
   }
+  bool waits = !pump->bulk.empty();
+  if (pump->timerFired || (waits && !pump->timerRuns)) setTimer(pump, waits);
   return pump->eventCount == 0 || tellBatch(pump);
 }
 
@@ -138,6 +161,15 @@ napi_value Open(napi_env env, napi_callback_info info) {
   pump->env = env;
   pump->addon = addon;
   pump->epollFd = epollFd;
+  // Without a timer every connection is read when it is ready.
+  pump->timerFd = timerfd_create(CLOCK_MONOTONIC, TFD_NONBLOCK | TFD_CLOEXEC);
+  epoll_event timer = {};
+  timer.events = EPOLLIN;
+  timer.data.u64 = kTimerMark;
+  if (pump->timerFd >= 0 && epoll_ctl(epollFd, EPOLL_CTL_ADD, pump->timerFd, &timer) != 0) {
+    close(pump->timerFd);
+    pump->timerFd = -1;
+  }
   pump->poll.data = pump;
   pump->handleOpen = true;
   pump->slab = static_cast<uint8_t*>(slab);
@@ -403,6 +435,7 @@ void onCleanup(napi_async_cleanup_hook_handle, void* data) {
       owner->handlesOpen--;
       releaseIfDone(owner);
     });
+    if (pump->timerFd >= 0) close(pump->timerFd);
     close(pump->epollFd);  // after uv_close took it out of the loop's set
     napi_delete_reference(addon->env, pump->callback);
     napi_delete_reference(addon->env, pump->memory);

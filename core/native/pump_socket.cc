@@ -3,6 +3,7 @@
 #include <errno.h>
 #include <limits.h>
 #include <sys/socket.h>
+#include <sys/timerfd.h>
 #include <unistd.h>
 
 #include "pump.h"
@@ -82,17 +83,33 @@ void sendBacklog(Pump* pump, int slot) {
   if (flags != 0) addEvent(pump, slot, flags, 0, 0);
 }
 
+// A sender that is slower than this side wakes it for every few kilobytes, each time at the price of a query. In a long transfer
+// the bytes of kBulkWaitNanos are read together. A full read shows that there is more: then readiness is the better guide.
+void noteBulk(Pump* pump, int slot, size_t count, size_t most) {
+  Connection* connection = &pump->connections[slot];
+  connection->bulkBytes = count < kBulkLeast ? 0 : connection->bulkBytes + count;
+  bool isBulk = connection->bulkBytes >= kBulkAfter && count < most && pump->timerFd >= 0;
+  if (isBulk) pump->bulk.push_back(markOf(pump, slot));
+  if (isBulk == connection->bulk) return;
+  connection->bulk = isBulk;
+  int error = updateInterest(pump, slot);
+  if (error != 0) addEvent(pump, slot, kError, error, 0);
+}
+
 void readOnce(Pump* pump, int slot) {
   Connection* connection = &pump->connections[slot];
   Tls* tls = connection->tls;
   uint8_t* at = tls == nullptr ? pump->slab + pump->slabUsed : pump->cipher;
+  size_t most = tls == nullptr ? kReadMax : kCipherMax;
   ssize_t count;
-  do count = recv(connection->fd, at, tls == nullptr ? kReadMax : kCipherMax, MSG_DONTWAIT);
+  do count = recv(connection->fd, at, most, MSG_DONTWAIT);
   while (count < 0 && errno == EINTR);
+  int error = count < 0 ? errno : 0;
+  if (count > 0 || connection->bulk) noteBulk(pump, slot, count > 0 ? static_cast<size_t>(count) : 0, most);
   if (count > 0 && tls != nullptr) {
     tlsStep(tls, at, static_cast<size_t>(count));
     setPending(pump, slot);
-    int error = connection->backlog.bytes() > kTlsBacklogMax ? updateInterest(pump, slot) : 0;
+    error = connection->backlog.bytes() > kTlsBacklogMax ? updateInterest(pump, slot) : 0;
     if (error != 0) addEvent(pump, slot, kError, error, 0);
     return;
   }
@@ -102,12 +119,12 @@ void readOnce(Pump* pump, int slot) {
     return addEvent(pump, slot, kData, start, static_cast<int32_t>(pump->slabUsed));
   }
   if (count < 0) {
-    if (errno != EAGAIN && errno != EWOULDBLOCK) addEvent(pump, slot, kError, errno, 0);
+    if (error != EAGAIN && error != EWOULDBLOCK) addEvent(pump, slot, kError, error, 0);
     return;
   }
   if (tls != nullptr) return tlsEnd(tls);
   connection->ended = true;
-  int error = updateInterest(pump, slot);
+  error = updateInterest(pump, slot);
   addEvent(pump, slot, kEnd, 0, 0);
   if (error != 0) addEvent(pump, slot, kError, error, 0);
 }
@@ -122,6 +139,10 @@ void addEvent(Pump* pump, int slot, int32_t flags, int32_t start, int32_t end) {
   event[3] = start;
   event[4] = end;
   pump->eventCount++;
+}
+
+uint64_t markOf(Pump* pump, int slot) {
+  return static_cast<uint64_t>(static_cast<uint32_t>(pump->slot(slot)[kSlotGeneration])) << 32 | static_cast<uint32_t>(slot);
 }
 
 int takeSlot(Pump* pump, int fd) {
@@ -165,7 +186,7 @@ int updateInterest(Pump* pump, int slot) {
   bool isFull = connection->tls != nullptr && connection->backlog.bytes() > kTlsBacklogMax;
   bool reads = !connection->connecting && !connection->ended && !isFull && (*control & kControlPaused) == 0;
   uint32_t wanted = 0;
-  if (reads) wanted |= EPOLLIN;
+  if (reads && !connection->bulk) wanted |= EPOLLIN;
   if (connection->connecting || !connection->backlog.empty() || (connection->tls != nullptr && tlsBegins(connection->tls))) wanted |= EPOLLOUT;
   *control = reads ? *control & ~kControlDisarmed : *control | kControlDisarmed;
   if (wanted == connection->interest) return 0;
@@ -173,13 +194,15 @@ int updateInterest(Pump* pump, int slot) {
   int operation = connection->interest == 0 ? EPOLL_CTL_ADD : wanted == 0 ? EPOLL_CTL_DEL : EPOLL_CTL_MOD;
   epoll_event event = {};
   event.events = wanted;
-  event.data.u64 = static_cast<uint64_t>(static_cast<uint32_t>(pump->slot(slot)[kSlotGeneration])) << 32 | static_cast<uint32_t>(slot);
+  event.data.u64 = markOf(pump, slot);
   if (epoll_ctl(pump->epollFd, operation, connection->fd, &event) != 0) return errno;
   connection->interest = wanted;
   return 0;
 }
 
 int sendParts(Pump* pump, int slot, iovec* parts, int count) {
+  // Who is spoken to does not only send.
+  pump->connections[slot].bulkBytes = 0;
   Tls* tls = pump->connections[slot].tls;
   if (tls == nullptr) return sendRaw(pump, slot, parts, count);
   int error = tlsSend(tls, parts, count);
@@ -223,6 +246,26 @@ bool orderFin(Pump* pump, int slot) {
   return connection->finSent;
 }
 
+void serveBulk(Pump* pump) {
+  size_t next = 0;
+  for (; next < pump->bulkDue && roundHasRoom(pump); next++) {
+    uint64_t mark = pump->bulk[next];
+    int slot = static_cast<int>(mark & UINT32_MAX);
+    if (connectionAt(pump, slot) == nullptr || markOf(pump, slot) != mark || !pump->connections[slot].bulk) continue;
+    pump->servedCount++;
+    if (!pump->connections[slot].ended && (pump->slot(slot)[kSlotControl] & kControlPaused) == 0) {
+      readOnce(pump, slot);
+      continue;
+    }
+    pump->connections[slot].bulk = false;
+    pump->connections[slot].bulkBytes = 0;
+    int error = updateInterest(pump, slot);
+    if (error != 0) addEvent(pump, slot, kError, error, 0);
+  }
+  pump->bulk.erase(pump->bulk.begin(), pump->bulk.begin() + static_cast<ptrdiff_t>(next));
+  pump->bulkDue -= next;
+}
+
 void serveReady(Pump* pump, int slot, uint32_t ready) {
   Connection* connection = &pump->connections[slot];
   if (connection->connecting) return finishConnecting(pump, slot, ready);
@@ -242,7 +285,7 @@ void serveReady(Pump* pump, int slot, uint32_t ready) {
     // After an error nothing else is told.
     if (pump->eventCount > before && (pump->events[before * kEventWords + 2] & kError) != 0) return;
   }
-  if (connection->ended || (ready & (EPOLLIN | EPOLLERR | EPOLLHUP)) == 0) return;
+  if (connection->ended || connection->bulk || (ready & (EPOLLIN | EPOLLERR | EPOLLHUP)) == 0) return;
   if ((pump->slot(slot)[kSlotControl] & kControlPaused) == 0) return readOnce(pump, slot);
   int error = updateInterest(pump, slot);
   if (error != 0) addEvent(pump, slot, kError, error, 0);

@@ -105,6 +105,24 @@ export class BackendReader implements MessageVisitor {
     return true;
   }
 
+  /** Rows that nothing is to be done to, but that they are counted. */
+  passesUpTo(type: number, bytes: Uint8Array, start: number, available: number): number {
+    if (type !== TYPE.dataRow && type !== TYPE.copyData) return start;
+    const head = this.#relay.queue.head();
+    if (head === undefined || head.request === 0 || head.refusal !== undefined || this.#relay.quotas !== undefined) return start;
+    if (head.kind !== "query" && head.kind !== "execute") return start;
+    if (type === TYPE.copyData) return this.#copyOut.allPass ? available : start;
+    return head.masks ? this.#results.passUpTo(head, bytes, start, available) : available;
+  }
+
+  passed(_type: number, count: number, start: number, end: number): void {
+    const head = this.#relay.queue.head();
+    if (head === undefined) throw unexpected("row");
+    head.rows += count;
+    this.#request = head.request;
+    this.#belongs(start, end);
+  }
+
   run(bytes: Uint8Array, start: number, end: number): void {
     let from = this.#from;
     let to = this.#to;

@@ -19,6 +19,11 @@ export class CopyOutReader {
     return this.#copy === "passes" && !this.#headerAwaited && !(this.#binary && length === TRAILER_LENGTH);
   }
 
+  /** So does every message from here on: no trailer is among them. */
+  get allPass(): boolean {
+    return this.#copy === "passes" && !this.#headerAwaited && !this.#binary;
+  }
+
   /** Its data are masked, or what comes now is no row, so a message is read whole. */
   get readsWhole(): boolean {
     return typeof this.#copy === "object" || this.#headerAwaited;

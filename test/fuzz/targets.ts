@@ -37,6 +37,12 @@ class Collector implements MessageVisitor {
   streams(type: number): boolean {
     return type === 0x64;
   }
+  passesUpTo(type: number, _bytes: Uint8Array, start: number, available: number): number {
+    return type === 0x64 ? available : start;
+  }
+  passed(_type: number, count: number): void {
+    this.messages += count;
+  }
   message(type: number): number {
     this.messages += 1;
     // As for a refused statement: nothing goes out in its place.
