@@ -6,6 +6,7 @@
 #include <errno.h>
 #include <netinet/in.h>
 #include <netinet/tcp.h>
+#include <sys/ioctl.h>
 #include <sys/socket.h>
 #include <sys/timerfd.h>
 #include <sys/un.h>
@@ -182,6 +183,8 @@ napi_value Open(napi_env env, napi_callback_info info) {
   pump->slots = static_cast<int32_t*>(slots);
   pump->slotsMax = static_cast<int>(slotWords / kSlotWords < INT32_MAX ? slotWords / kSlotWords : INT32_MAX);
   pump->lowBytes = static_cast<size_t>(lowBytes);
+  // Without it each connection is sent to by a call of its own.
+  pump->batch.open();
   pump->tlsMethod = addon->tlsMethod;
   if (pump->tlsMethod != nullptr) {
     pump->cipher = static_cast<uint8_t*>(malloc(kCipherMax));
@@ -237,6 +240,9 @@ napi_value Adopt(napi_env env, napi_callback_info info) {
   int family = 0;
   socklen_t length = sizeof family;
   if (getsockopt(static_cast<int>(fd), SOL_SOCKET, SO_DOMAIN, &family, &length) != 0) return failErrno(env, "adopt", errno);
+  // What waits in the kernel would hold up everybody; of sends in a batch no flag says that they must not.
+  int on = 1;
+  if (ioctl(static_cast<int>(fd), FIONBIO, &on) != 0) return failErrno(env, "adopt", errno);
   setOptions(static_cast<int>(fd), family == AF_INET || family == AF_INET6);
   return watch(env, pump, static_cast<int>(fd), false);
 }
@@ -318,19 +324,22 @@ napi_value Send(napi_env env, napi_callback_info info) {
   }
   iovec parts[kPartsMax];
   int failed = 0;
-  for (int32_t i = 0; i < runCount;) {
+  const char* problem = nullptr;
+  beginBatch(pump);
+  for (int32_t i = 0; i < runCount && problem == nullptr;) {
     int32_t slot = pump->runs[i * kRunWords];
     int count = 0;
     for (; i < runCount && count < kPartsMax && pump->runs[i * kRunWords] == slot; i++) {
       int64_t start = pump->runs[i * kRunWords + 1], end = pump->runs[i * kRunWords + 2];
-      if (start < 0 || start > end || end > static_cast<int64_t>(pump->pageBytes)) return badArgument(env, "send: a run outside the page");
+      if (start < 0 || start > end || end > static_cast<int64_t>(pump->pageBytes)) problem = "send: a run outside the page";
       parts[count].iov_base = const_cast<uint8_t*>(pump->page) + start;
       parts[count++].iov_len = static_cast<size_t>(end - start);
     }
-    if (connectionAt(pump, slot) == nullptr) return badArgument(env, "send: no such connection");
-    if (pump->slot(slot)[kSlotError] == 0 && sendParts(pump, slot, parts, count) != 0) failed++;
+    if (connectionAt(pump, slot) == nullptr) problem = "send: no such connection";
+    if (problem == nullptr && pump->slot(slot)[kSlotError] == 0 && sendParts(pump, slot, parts, count) != 0) failed++;
   }
-  return number(env, failed);
+  failed += endBatch(pump);
+  return problem == nullptr ? number(env, failed) : badArgument(env, problem);
 }
 
 // sendNow(pump, slot, bytes) -> errno; behind what is in the backlog
@@ -436,6 +445,7 @@ void onCleanup(napi_async_cleanup_hook_handle, void* data) {
       releaseIfDone(owner);
     });
     if (pump->timerFd >= 0) close(pump->timerFd);
+    pump->batch.close();
     close(pump->epollFd);  // after uv_close took it out of the loop's set
     napi_delete_reference(addon->env, pump->callback);
     napi_delete_reference(addon->env, pump->memory);

@@ -12,6 +12,7 @@
 struct bio_method_st;
 
 #include "pump_backlog.h"
+#include "pump_batch.h"
 
 namespace sluice {
 
@@ -55,6 +56,7 @@ struct Connection {
   bool ended = false;     // the peer's FIN was read
   bool finOrdered = false;
   bool finSent = false;
+  bool batched = false;   // it has an entry in the batch of sends
   bool bulk = false;      // read by the clock, not by readiness
   size_t bulkBytes = 0;   // read in a row
   Tls* tls = nullptr;
@@ -103,8 +105,12 @@ struct Pump {
 
   bio_method_st* tlsMethod;  // nullptr: no TLS here
   uint8_t* cipher;           // kCipherMax bytes read from a TLS connection, during one step
-  uint8_t* out;              // kOutBytes of records made in one step
-  size_t outUsed;
+  uint8_t* out;              // kOutBytes of records; those before outSent are in the batch or gone
+  size_t outUsed, outSent;
+
+  SendBatch batch;
+  bool batching;  // sends are collected
+  int batchFailed;
   int handshakesLeft;
 
   int32_t* slot(int index) { return slots + index * kSlotWords; }
@@ -130,6 +136,10 @@ void serveBulk(Pump* pump);
 // Send the parts or put them in the backlog, encrypted if need be. Returns 0 or errno; what fails is dropped.
 int sendParts(Pump* pump, int slot, iovec* parts, int count);
 int sendRaw(Pump* pump, int slot, iovec* parts, int count);
+// Between the two, what is sent is collected, and its bytes stay where they are. endBatch() returns how many connections failed.
+void beginBatch(Pump* pump);
+void flushBatch(Pump* pump);
+int endBatch(Pump* pump);
 // FIN after the backlog. Returns true when it has gone out.
 bool orderFin(Pump* pump, int slot);
 // Room for one more connection in this round.
@@ -147,5 +157,6 @@ void tlsStep(Tls* tls, const uint8_t* bytes, size_t count);
 void tlsEnd(Tls* tls);
 int tlsSend(Tls* tls, iovec* parts, int count);
 void tlsClose(Tls* tls);
+void tlsFailed(Tls* tls, int error);
 
 }  // namespace sluice

@@ -31,6 +31,29 @@ ssize_t sendOnce(int fd, iovec* parts, int count) {
   }
 }
 
+int failSend(Pump* pump, int slot, int error);
+
+// The kernel took `taken` bytes of the parts (negative: errno, of which EAGAIN is no error): the rest waits.
+int keepRest(Pump* pump, int slot, const iovec* parts, int count, ssize_t taken) {
+  Connection* connection = &pump->connections[slot];
+  if (taken < 0 && taken != -EAGAIN && taken != -EWOULDBLOCK) return failSend(pump, slot, static_cast<int>(-taken));
+  size_t sent = taken < 0 ? 0 : static_cast<size_t>(taken);
+  bool wasEmpty = connection->backlog.empty();
+  for (int i = 0; i < count; i++) {
+    size_t length = parts[i].iov_len;
+    if (sent >= length) {
+      sent -= length;
+      continue;
+    }
+    if (!connection->backlog.append(static_cast<const uint8_t*>(parts[i].iov_base) + sent, length - sent)) return failSend(pump, slot, ENOBUFS);
+    sent = 0;
+  }
+  if (connection->backlog.empty()) return 0;
+  setPending(pump, slot);
+  int error = wasEmpty ? updateInterest(pump, slot) : 0;
+  return error == 0 ? 0 : failSend(pump, slot, error);
+}
+
 int failSend(Pump* pump, int slot, int error) {
   pump->connections[slot].backlog.clear();
   setPending(pump, slot);
@@ -212,26 +235,54 @@ int sendParts(Pump* pump, int slot, iovec* parts, int count) {
 
 int sendRaw(Pump* pump, int slot, iovec* parts, int count) {
   Connection* connection = &pump->connections[slot];
-  size_t sent = 0;
-  bool wasEmpty = connection->backlog.empty();
-  if (wasEmpty) {
-    ssize_t taken = sendOnce(connection->fd, parts, count);
-    if (taken < 0 && errno != EAGAIN && errno != EWOULDBLOCK) return failSend(pump, slot, errno);
-    if (taken > 0) sent = static_cast<size_t>(taken);
-  }
-  for (int i = 0; i < count; i++) {
-    size_t length = parts[i].iov_len;
-    if (sent >= length) {
-      sent -= length;
-      continue;
+  // A second entry could overtake what the kernel leaves of the first.
+  if (connection->batched) flushBatch(pump);
+  if (pump->slot(slot)[kSlotError] != 0) return pump->slot(slot)[kSlotError];
+  ssize_t taken = 0;
+  if (connection->backlog.empty()) {
+    if (pump->batching && count <= SendBatch::kPartsMax) {
+      if (pump->batch.full()) flushBatch(pump);
+      connection->batched = true;
+      pump->batch.add(connection->fd, slot, parts, count);
+      return 0;
     }
-    if (!connection->backlog.append(static_cast<uint8_t*>(parts[i].iov_base) + sent, length - sent)) return failSend(pump, slot, ENOBUFS);
-    sent = 0;
+    taken = sendOnce(connection->fd, parts, count);
+    if (taken < 0) taken = -errno;
   }
-  if (connection->backlog.empty()) return 0;
-  setPending(pump, slot);
-  int error = wasEmpty ? updateInterest(pump, slot) : 0;
-  return error == 0 ? 0 : failSend(pump, slot, error);
+  return keepRest(pump, slot, parts, count, taken);
+}
+
+void beginBatch(Pump* pump) {
+  pump->batching = pump->batch.works();
+  pump->batchFailed = 0;
+}
+
+void flushBatch(Pump* pump) {
+  SendBatch& batch = pump->batch;
+  // One alone is cheaper the plain way.
+  if (batch.size() > 1) batch.submit();
+  for (int i = 0; i < batch.size(); i++) {
+    const SendBatch::Entry& entry = batch.at(i);
+    Connection* connection = &pump->connections[entry.slot];
+    connection->batched = false;
+    ssize_t taken = entry.result;
+    if (batch.size() == 1) {
+      taken = sendOnce(entry.fd, const_cast<iovec*>(entry.parts), entry.count);
+      if (taken < 0) taken = -errno;
+    }
+    int error = keepRest(pump, entry.slot, entry.parts, entry.count, taken);
+    if (error == 0) continue;
+    pump->batchFailed++;
+    if (connection->tls != nullptr) tlsFailed(connection->tls, error);
+  }
+  batch.clear();
+}
+
+int endBatch(Pump* pump) {
+  if (pump->batching) flushBatch(pump);
+  pump->batching = false;
+  pump->outUsed = pump->outSent = 0;
+  return pump->batchFailed;
 }
 
 bool orderFin(Pump* pump, int slot) {
