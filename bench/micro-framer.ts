@@ -13,6 +13,7 @@ export function framerCases(): MicroCases {
     streams: () => false,
     passesUpTo: (_type, _bytes, start) => start,
     passed: () => undefined,
+    passesEnding: -1,
     message: () => FORWARD,
     replacement: undefined,
     run: () => undefined,

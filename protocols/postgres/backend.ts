@@ -19,6 +19,7 @@ import { skipToSync } from "./skip.ts";
 /** The target's side of a session: each message is matched with what it answers, masked, recorded, and sent on. */
 export class BackendReader implements MessageVisitor {
   replacement: Uint8Array | undefined;
+  passesEnding = -1;
   sawFatal = false;
   readonly #relay: Relay;
   readonly #framer: MessageFramer;
@@ -111,7 +112,8 @@ export class BackendReader implements MessageVisitor {
     const head = this.#relay.queue.head();
     if (head === undefined || head.request === 0 || head.refusal !== undefined || this.#relay.quotas !== undefined) return start;
     if (head.kind !== "query" && head.kind !== "execute") return start;
-    if (type === TYPE.copyData) return this.#copyOut.allPass ? available : start;
+    this.passesEnding = type === TYPE.copyData ? this.#copyOut.passesEnding : -1;
+    if (type === TYPE.copyData) return this.#copyOut.passUpTo(bytes, start, available);
     return head.masks ? this.#results.passUpTo(head, bytes, start, available) : available;
   }
 

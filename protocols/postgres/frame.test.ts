@@ -13,6 +13,7 @@ class Witness implements MessageVisitor {
   streamed: readonly number[] = [];
   /** Types that pass without message(), up to the next byte 0xff. */
   passing: readonly number[] = [];
+  passesEnding = -1;
   max = 1_000_000;
 
   limit(type: number): number {
@@ -132,6 +133,20 @@ test("messages that pass unseen are counted, stop where they are told to, and no
     { numRuns: 500 },
   );
   assert.ok(unseen > 1_000, `only ${unseen} messages passed unseen`);
+});
+
+test("where only messages with a certain end pass unseen, the others are seen", () => {
+  const witness = new Witness();
+  witness.passing = [0x64];
+  witness.passesEnding = 0x0a;
+  const whole = message("d", `${"x".repeat(900)}\n`);
+  const part = message("d", "y".repeat(900));
+  const empty = message("d", "");
+  feed(new MessageFramer(witness), Buffer.concat([whole, whole, part, whole, empty, whole, whole, whole]), []);
+  const passed = witness.unseen.reduce((sum, { count }) => sum + count, 0);
+  assert.equal(passed + witness.messages.length, 8);
+  assert.ok(passed >= 3, `${passed} passed`);
+  for (const unseen of ["d" + "y".repeat(900), "d"]) assert.ok(witness.messages.includes(unseen));
 });
 
 test("a message that declares a wrong length does not pass unseen", () => {

@@ -33,6 +33,8 @@ export interface MessageVisitor {
    * for each; `start`: none.
    */
   passesUpTo(type: number, bytes: Uint8Array, start: number, available: number): number;
+  /** Of those messages only the ones that end with this byte pass; -1: all. */
+  readonly passesEnding: number;
   /** So many whole messages, bytes[start, end), have passed that way and are part of the next run(). */
   passed(type: number, count: number, start: number, end: number): void;
   replacement: Uint8Array | undefined;
@@ -213,11 +215,13 @@ export class MessageFramer {
   #pass(type: number, bytes: Uint8Array, start: number, upTo: number): number {
     if (upTo - start < HEADER_BYTES) return start;
     const limit = this.#visitor.limit(type);
+    const ending = this.#visitor.passesEnding;
     let count = 0;
     let at = start;
     while (upTo - at >= HEADER_BYTES && bytes[at] === type) {
       const length = (bytes[at + 1] << 24) | (bytes[at + 2] << 16) | (bytes[at + 3] << 8) | bytes[at + 4];
       if (length < 4 || length > limit || length >= upTo - at) break;
+      if (ending >= 0 && bytes[at + length] !== ending) break;
       at += length + 1;
       count += 1;
     }

@@ -28,6 +28,7 @@ const NO_BYTES = new Uint8Array(0);
 /** The client's side of a session: every message is looked up, inspected, decided, recorded, and only then sent on. */
 export class FrontendReader implements MessageVisitor {
   replacement: Uint8Array | undefined;
+  readonly passesEnding = -1;
   readonly #relay: Relay;
   readonly #framer: MessageFramer;
   readonly #named: NamedOperations;

@@ -28,6 +28,7 @@ export interface FuzzTarget {
 /** Counts what passes; limits are the real ones. */
 class Collector implements MessageVisitor {
   replacement: Uint8Array | undefined;
+  readonly passesEnding = -1;
   readonly out: Buffer[] = [];
   messages = 0;
 
