@@ -232,9 +232,14 @@ class TextCopyMasker extends StreamMasker {
     if (this.#always || this.#headerAwaited || !this.#plain) return start;
     const upTo = this.#masker.scans ? this.#flags.cleanUpTo(this.#masker, bytes, start, available) : available;
     if (upTo === start) return start;
-    // The bytes of messages' headers are among these: one that looks like an escape or a quote only ends the passing early.
-    const special = this.#format.kind === "csv" ? indexIn(bytes, this.#format.quote, start, upTo) : this.#escapeIn(bytes, start, upTo);
-    return special < 0 ? upTo : special;
+    const csv = this.#format.kind === "csv";
+    for (let at = start; at < upTo; at += 1) {
+      at = csv ? indexIn(bytes, this.#format.quote, at, upTo) : this.#escapeIn(bytes, at, upTo);
+      if (at < 0) break;
+      // Text holds no zero bytes, so behind two of them it is the length of a message.
+      if (at < start + 2 || bytes[at - 1] !== 0 || bytes[at - 2] !== 0) return at;
+    }
+    return upTo;
   }
 
   #holdsEscapes(bytes: Uint8Array, start: number, end: number): boolean {
