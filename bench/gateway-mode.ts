@@ -31,6 +31,8 @@ const VARIANTS: Partial<Record<ModeName, Variant>> = {
   "sluice-bare": { rules: false, masks: false, policy: POLICY_BARE, record: { results: "digest" } },
   "sluice-policy": { rules: true, masks: false, policy: POLICY_WITHOUT_MASKS, record: HEAD },
   sluice: EVERYTHING,
+  "sluice-digest": { ...EVERYTHING, record: { results: "digest" } },
+  "sluice-full": { ...EVERYTHING, record: { results: "full" } },
   "sluice-sockets": { ...EVERYTHING, env: { SLUICE_TRANSPORT: "sockets" } },
 };
 

@@ -11,6 +11,9 @@ export function framerCases(): MicroCases {
   const visitor: MessageVisitor = {
     limit: () => 1_000_000,
     streams: () => false,
+    passesUpTo: (_type, _bytes, start) => start,
+    passed: () => undefined,
+    passesEnding: -1,
     message: () => FORWARD,
     replacement: undefined,
     run: () => undefined,

@@ -1,5 +1,16 @@
 /** Every way from the client to the database, from nothing between them to everything. */
-export const MODES = ["direct", "haproxy", "relay", "pgbouncer", "sluice-bare", "sluice-policy", "sluice", "sluice-sockets"] as const;
+export const MODES = [
+  "direct",
+  "haproxy",
+  "relay",
+  "pgbouncer",
+  "sluice-bare",
+  "sluice-policy",
+  "sluice",
+  "sluice-digest",
+  "sluice-full",
+  "sluice-sockets",
+] as const;
 export type ModeName = (typeof MODES)[number];
 
 export const USUAL_MODES: readonly ModeName[] = ["direct", "haproxy", "pgbouncer", "sluice"];
@@ -12,6 +23,8 @@ const LABELS: Readonly<Record<ModeName, string>> = {
   "sluice-bare": "Sluice bare",
   "sluice-policy": "Sluice policy",
   sluice: "Sluice",
+  "sluice-digest": "Sluice, digests",
+  "sluice-full": "Sluice, full record",
   "sluice-sockets": "Sluice sockets",
 };
 

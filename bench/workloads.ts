@@ -110,6 +110,7 @@ export function workloadsOf(options: BenchOptions): readonly Workload[] {
     ...(options.activeClients > 0 && options.activeClients !== options.clients ? [latency(options.activeClients)] : []),
     connections,
     transfer("COPY TO STDOUT (without masks)", PROSE, `copy ${PROSE.name} to stdout`, false),
+    transfer("COPY TO STDOUT (with masks)", PROSE, `copy ${PROSE.name} to stdout`, true),
     transfer("SELECT (without masks)", PROSE, `select * from ${PROSE.name}`, false),
     transfer("SELECT (with masks)", PROSE, `select * from ${PROSE.name}`, true),
     transfer("SELECT digests (with masks)", DIGESTS, `select * from ${DIGESTS.name}`, true),

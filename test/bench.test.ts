@@ -57,7 +57,7 @@ test("the benchmark suite measures every figure of every mode, and compares with
   assert.deepEqual(result.failures, []);
   assert.deepEqual(
     result.workloads.map(({ kind }) => kind),
-    ["queries", "queries", "queries", "rate", "connections", "transfer", "transfer", "transfer", "transfer", "idle"],
+    ["queries", "queries", "queries", "rate", "connections", "transfer", "transfer", "transfer", "transfer", "transfer", "idle"],
   );
   for (const { name, kind, rate, modes, ratios } of result.workloads) {
     const idle = kind === "idle";
@@ -96,7 +96,19 @@ test("the benchmark suite measures every figure of every mode, and compares with
     ];
     const compared = await bench(args, 200_000);
     assert.equal(compared.code, 0, compared.stderr);
-    const all = ["direct", "haproxy", "relay", "pgbouncer", "sluice-bare", "sluice-policy", "sluice", "sluice/2", "sluice-sockets"];
+    const all = [
+      "direct",
+      "haproxy",
+      "relay",
+      "pgbouncer",
+      "sluice-bare",
+      "sluice-policy",
+      "sluice",
+      "sluice/2",
+      "sluice-digest",
+      "sluice-full",
+      "sluice-sockets",
+    ];
     assert.deepEqual(Object.keys(read(second).workloads[0]?.modes ?? {}), all);
     assert.match(compared.stdout, /^\| pgbench -S -M prepared, Sluice, p99 ms +\| +[\d.]+ \| +[\d.]+ \| +[\d.]+ \|/m);
     assert.match(compared.stdout, /^\d+ of \d+ figures are worse\.$/m);

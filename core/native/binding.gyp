@@ -17,7 +17,7 @@
   "targets": [
     { "target_name": "sluice_acceptor", "sources": ["acceptor.cc"] },
     { "target_name": "sluice_matcher", "sources": ["matcher.cc"], "cflags": ["-O3"] },
-    { "target_name": "sluice_pump", "sources": ["pump.cc", "pump_secure.cc", "pump_socket.cc", "pump_tls.cc"] },
+    { "target_name": "sluice_pump", "sources": ["pump.cc", "pump_batch.cc", "pump_secure.cc", "pump_socket.cc", "pump_tls.cc"] },
   ],
   "conditions": [
     ["sanitizer!=''", { "targets": [{ "target_name": "sluice_faults", "sources": ["faults.cc"] }] }],

@@ -6,7 +6,9 @@
 #include <errno.h>
 #include <netinet/in.h>
 #include <netinet/tcp.h>
+#include <sys/ioctl.h>
 #include <sys/socket.h>
+#include <sys/timerfd.h>
 #include <sys/un.h>
 #include <unistd.h>
 
@@ -54,6 +56,8 @@ bool readBytes(napi_env env, napi_value value, napi_typedarray_type wanted, size
 
 namespace {
 
+// What epoll keeps for the timer; no slot's, as generations have 31 bits.
+constexpr uint64_t kTimerMark = UINT64_MAX;
 // Rounds before the event loop gets to its other work.
 constexpr int kRoundsMax = 4;
 // Runs of one connection handed to the kernel in one call.
@@ -82,23 +86,43 @@ bool tellBatch(Pump* pump) {
   return status == napi_ok && !pump->closing;
 }
 
+// Set the clock of the bulk connections, or stop it; either takes back that it has run out.
+void setTimer(Pump* pump, bool runs) {
+  itimerspec due = {};
+  if (runs) due.it_value.tv_nsec = kBulkWaitNanos;
+  timerfd_settime(pump->timerFd, 0, &due, nullptr);
+  pump->timerRuns = runs;
+  pump->timerFired = false;
+}
+
 // Returns false when nothing was ready.
 bool runRound(Pump* pump) {
   if (pump->readyNext >= pump->readyCount) {
     pump->readyNext = 0;
     pump->readyCount = epoll_wait(pump->epollFd, pump->ready, kReadyMax, 0);
-    if (pump->readyCount <= 0) return false;
+    if (pump->readyCount <= 0 && pump->bulkDue == 0) return false;
   }
+  pump->servedCount = 0;
   pump->eventCount = 0;
   pump->slabUsed = 0;
+  serveBulk(pump);
   // What does not fit into the slab is served first in the next round, so that nobody waits for ever.
-  while (pump->readyNext < pump->readyCount && pump->slabBytes - pump->slabUsed >= kReadMax) {
+  while (pump->readyNext < pump->readyCount && roundHasRoom(pump)) {
     const epoll_event& ready = pump->ready[pump->readyNext++];
+    if (ready.data.u64 == kTimerMark) {
+      pump->bulkDue = pump->bulk.size();
+      pump->timerFired = true;
+      serveBulk(pump);
+      continue;
+    }
+    pump->servedCount++;
     int slot = static_cast<int>(ready.data.u64 & UINT32_MAX);
     int32_t generation = static_cast<int32_t>(ready.data.u64 >> 32);
     if (connectionAt(pump, slot) == nullptr || pump->slot(slot)[kSlotGeneration] != generation) continue;
     serveReady(pump, slot, ready.events);
   }
+  bool waits = !pump->bulk.empty();
+  if (pump->timerFired || (waits && !pump->timerRuns)) setTimer(pump, waits);
   return pump->eventCount == 0 || tellBatch(pump);
 }
 
@@ -138,6 +162,15 @@ napi_value Open(napi_env env, napi_callback_info info) {
   pump->env = env;
   pump->addon = addon;
   pump->epollFd = epollFd;
+  // Without a timer every connection is read when it is ready.
+  pump->timerFd = timerfd_create(CLOCK_MONOTONIC, TFD_NONBLOCK | TFD_CLOEXEC);
+  epoll_event timer = {};
+  timer.events = EPOLLIN;
+  timer.data.u64 = kTimerMark;
+  if (pump->timerFd >= 0 && epoll_ctl(epollFd, EPOLL_CTL_ADD, pump->timerFd, &timer) != 0) {
+    close(pump->timerFd);
+    pump->timerFd = -1;
+  }
   pump->poll.data = pump;
   pump->handleOpen = true;
   pump->slab = static_cast<uint8_t*>(slab);
@@ -150,6 +183,8 @@ napi_value Open(napi_env env, napi_callback_info info) {
   pump->slots = static_cast<int32_t*>(slots);
   pump->slotsMax = static_cast<int>(slotWords / kSlotWords < INT32_MAX ? slotWords / kSlotWords : INT32_MAX);
   pump->lowBytes = static_cast<size_t>(lowBytes);
+  // Without it each connection is sent to by a call of its own.
+  pump->batch.open();
   pump->tlsMethod = addon->tlsMethod;
   if (pump->tlsMethod != nullptr) {
     pump->cipher = static_cast<uint8_t*>(malloc(kCipherMax));
@@ -205,6 +240,9 @@ napi_value Adopt(napi_env env, napi_callback_info info) {
   int family = 0;
   socklen_t length = sizeof family;
   if (getsockopt(static_cast<int>(fd), SOL_SOCKET, SO_DOMAIN, &family, &length) != 0) return failErrno(env, "adopt", errno);
+  // What waits in the kernel would hold up everybody; of sends in a batch no flag says that they must not.
+  int on = 1;
+  if (ioctl(static_cast<int>(fd), FIONBIO, &on) != 0) return failErrno(env, "adopt", errno);
   setOptions(static_cast<int>(fd), family == AF_INET || family == AF_INET6);
   return watch(env, pump, static_cast<int>(fd), false);
 }
@@ -286,19 +324,22 @@ napi_value Send(napi_env env, napi_callback_info info) {
   }
   iovec parts[kPartsMax];
   int failed = 0;
-  for (int32_t i = 0; i < runCount;) {
+  const char* problem = nullptr;
+  beginBatch(pump);
+  for (int32_t i = 0; i < runCount && problem == nullptr;) {
     int32_t slot = pump->runs[i * kRunWords];
     int count = 0;
     for (; i < runCount && count < kPartsMax && pump->runs[i * kRunWords] == slot; i++) {
       int64_t start = pump->runs[i * kRunWords + 1], end = pump->runs[i * kRunWords + 2];
-      if (start < 0 || start > end || end > static_cast<int64_t>(pump->pageBytes)) return badArgument(env, "send: a run outside the page");
+      if (start < 0 || start > end || end > static_cast<int64_t>(pump->pageBytes)) problem = "send: a run outside the page";
       parts[count].iov_base = const_cast<uint8_t*>(pump->page) + start;
       parts[count++].iov_len = static_cast<size_t>(end - start);
     }
-    if (connectionAt(pump, slot) == nullptr) return badArgument(env, "send: no such connection");
-    if (pump->slot(slot)[kSlotError] == 0 && sendParts(pump, slot, parts, count) != 0) failed++;
+    if (connectionAt(pump, slot) == nullptr) problem = "send: no such connection";
+    if (problem == nullptr && pump->slot(slot)[kSlotError] == 0 && sendParts(pump, slot, parts, count) != 0) failed++;
   }
-  return number(env, failed);
+  failed += endBatch(pump);
+  return problem == nullptr ? number(env, failed) : badArgument(env, problem);
 }
 
 // sendNow(pump, slot, bytes) -> errno; behind what is in the backlog
@@ -403,6 +444,8 @@ void onCleanup(napi_async_cleanup_hook_handle, void* data) {
       owner->handlesOpen--;
       releaseIfDone(owner);
     });
+    if (pump->timerFd >= 0) close(pump->timerFd);
+    pump->batch.close();
     close(pump->epollFd);  // after uv_close took it out of the loop's set
     napi_delete_reference(addon->env, pump->callback);
     napi_delete_reference(addon->env, pump->memory);

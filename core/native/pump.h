@@ -12,6 +12,7 @@
 struct bio_method_st;
 
 #include "pump_backlog.h"
+#include "pump_batch.h"
 
 namespace sluice {
 
@@ -23,6 +24,9 @@ constexpr size_t kRecordMax = 17 << 10;     // a TLS record (RFC 8446 §5.2), of
 constexpr size_t kCipherMax = kReadMax - kRecordMax;  // so what is read of a TLS connection fits decrypted, too
 constexpr size_t kOutBytes = 8 * kRecordMax;          // TLS records collected for one system call
 constexpr size_t kTlsBacklogMax = 4 << 20;  // above it a TLS peer is not read: what it sends can make OpenSSL answer (key updates)
+constexpr size_t kBulkLeast = 4 << 10;      // a shorter read ends a bulk transfer
+constexpr size_t kBulkAfter = 128 << 10;    // bytes in a row, nothing sent meanwhile, that make one
+constexpr int kBulkWaitNanos = 400'000;     // before a bulk connection is read again
 constexpr int kHandshakesMax = 8;           // steps of TLS handshakes a turn of the loop: one can take a millisecond
 constexpr int kRunWords = 3;                // slot, start, end
 constexpr int kSlotWords = 4;               // words of one slot in the table shared with JavaScript:
@@ -52,6 +56,9 @@ struct Connection {
   bool ended = false;     // the peer's FIN was read
   bool finOrdered = false;
   bool finSent = false;
+  bool batched = false;   // it has an entry in the batch of sends
+  bool bulk = false;      // read by the clock, not by readiness
+  size_t bulkBytes = 0;   // read in a row
   Tls* tls = nullptr;
   Backlog backlog;
 };
@@ -84,13 +91,26 @@ struct Pump {
   epoll_event ready[kReadyMax];
   int readyCount;
   int readyNext;
+  int servedCount;
   int eventCount;
   size_t slabUsed;
 
+  // Connections in the middle of a bulk transfer, as slot and generation; those below bulkDue are to be read now.
+  std::vector<uint64_t> bulk;
+  size_t bulkDue;
+  int timerFd;
+  bool timerRuns;
+  bool timerFired;
+
+
   bio_method_st* tlsMethod;  // nullptr: no TLS here
   uint8_t* cipher;           // kCipherMax bytes read from a TLS connection, during one step
-  uint8_t* out;              // kOutBytes of records made in one step
-  size_t outUsed;
+  uint8_t* out;              // kOutBytes of records; those before outSent are in the batch or gone
+  size_t outUsed, outSent;
+
+  SendBatch batch;
+  bool batching;  // sends are collected
+  int batchFailed;
   int handshakesLeft;
 
   int32_t* slot(int index) { return slots + index * kSlotWords; }
@@ -109,11 +129,21 @@ int takeSlot(Pump* pump, int fd);
 int releaseSlot(Pump* pump, int slot, bool keep);
 // Tell epoll what the connection's state asks for. Returns 0 or errno.
 int updateInterest(Pump* pump, int slot);
+// The mark that epoll keeps for a slot's present owner.
+uint64_t markOf(Pump* pump, int slot);
+// Its bulk connections' time has come: read each once, as far as the slab has room. Those that go on are due again later.
+void serveBulk(Pump* pump);
 // Send the parts or put them in the backlog, encrypted if need be. Returns 0 or errno; what fails is dropped.
 int sendParts(Pump* pump, int slot, iovec* parts, int count);
 int sendRaw(Pump* pump, int slot, iovec* parts, int count);
+// Between the two, what is sent is collected, and its bytes stay where they are. endBatch() returns how many connections failed.
+void beginBatch(Pump* pump);
+void flushBatch(Pump* pump);
+int endBatch(Pump* pump);
 // FIN after the backlog. Returns true when it has gone out.
 bool orderFin(Pump* pump, int slot);
+// Room for one more connection in this round.
+inline bool roundHasRoom(const Pump* pump) { return pump->servedCount < kReadyMax && pump->slabBytes - pump->slabUsed >= kReadMax; }
 // What epoll reported: finish connecting, send the backlog, read once.
 void serveReady(Pump* pump, int slot, uint32_t ready);
 
@@ -127,5 +157,6 @@ void tlsStep(Tls* tls, const uint8_t* bytes, size_t count);
 void tlsEnd(Tls* tls);
 int tlsSend(Tls* tls, iovec* parts, int count);
 void tlsClose(Tls* tls);
+void tlsFailed(Tls* tls, int error);
 
 }  // namespace sluice

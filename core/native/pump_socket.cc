@@ -3,6 +3,7 @@
 #include <errno.h>
 #include <limits.h>
 #include <sys/socket.h>
+#include <sys/timerfd.h>
 #include <unistd.h>
 
 #include "pump.h"
@@ -28,6 +29,29 @@ ssize_t sendOnce(int fd, iovec* parts, int count) {
                               : sendmsg(fd, &message, MSG_NOSIGNAL | MSG_DONTWAIT);
     if (sent >= 0 || errno != EINTR) return sent;
   }
+}
+
+int failSend(Pump* pump, int slot, int error);
+
+// The kernel took `taken` bytes of the parts (negative: errno, of which EAGAIN is no error): the rest waits.
+int keepRest(Pump* pump, int slot, const iovec* parts, int count, ssize_t taken) {
+  Connection* connection = &pump->connections[slot];
+  if (taken < 0 && taken != -EAGAIN && taken != -EWOULDBLOCK) return failSend(pump, slot, static_cast<int>(-taken));
+  size_t sent = taken < 0 ? 0 : static_cast<size_t>(taken);
+  bool wasEmpty = connection->backlog.empty();
+  for (int i = 0; i < count; i++) {
+    size_t length = parts[i].iov_len;
+    if (sent >= length) {
+      sent -= length;
+      continue;
+    }
+    if (!connection->backlog.append(static_cast<const uint8_t*>(parts[i].iov_base) + sent, length - sent)) return failSend(pump, slot, ENOBUFS);
+    sent = 0;
+  }
+  if (connection->backlog.empty()) return 0;
+  setPending(pump, slot);
+  int error = wasEmpty ? updateInterest(pump, slot) : 0;
+  return error == 0 ? 0 : failSend(pump, slot, error);
 }
 
 int failSend(Pump* pump, int slot, int error) {
@@ -82,17 +106,33 @@ void sendBacklog(Pump* pump, int slot) {
   if (flags != 0) addEvent(pump, slot, flags, 0, 0);
 }
 
+// A sender that is slower than this side wakes it for every few kilobytes, each time at the price of a query. In a long transfer
+// the bytes of kBulkWaitNanos are read together. A full read shows that there is more: then readiness is the better guide.
+void noteBulk(Pump* pump, int slot, size_t count, size_t most) {
+  Connection* connection = &pump->connections[slot];
+  connection->bulkBytes = count < kBulkLeast ? 0 : connection->bulkBytes + count;
+  bool isBulk = connection->bulkBytes >= kBulkAfter && count < most && pump->timerFd >= 0;
+  if (isBulk) pump->bulk.push_back(markOf(pump, slot));
+  if (isBulk == connection->bulk) return;
+  connection->bulk = isBulk;
+  int error = updateInterest(pump, slot);
+  if (error != 0) addEvent(pump, slot, kError, error, 0);
+}
+
 void readOnce(Pump* pump, int slot) {
   Connection* connection = &pump->connections[slot];
   Tls* tls = connection->tls;
   uint8_t* at = tls == nullptr ? pump->slab + pump->slabUsed : pump->cipher;
+  size_t most = tls == nullptr ? kReadMax : kCipherMax;
   ssize_t count;
-  do count = recv(connection->fd, at, tls == nullptr ? kReadMax : kCipherMax, MSG_DONTWAIT);
+  do count = recv(connection->fd, at, most, MSG_DONTWAIT);
   while (count < 0 && errno == EINTR);
+  int error = count < 0 ? errno : 0;
+  if (count > 0 || connection->bulk) noteBulk(pump, slot, count > 0 ? static_cast<size_t>(count) : 0, most);
   if (count > 0 && tls != nullptr) {
     tlsStep(tls, at, static_cast<size_t>(count));
     setPending(pump, slot);
-    int error = connection->backlog.bytes() > kTlsBacklogMax ? updateInterest(pump, slot) : 0;
+    error = connection->backlog.bytes() > kTlsBacklogMax ? updateInterest(pump, slot) : 0;
     if (error != 0) addEvent(pump, slot, kError, error, 0);
     return;
   }
@@ -102,12 +142,12 @@ void readOnce(Pump* pump, int slot) {
     return addEvent(pump, slot, kData, start, static_cast<int32_t>(pump->slabUsed));
   }
   if (count < 0) {
-    if (errno != EAGAIN && errno != EWOULDBLOCK) addEvent(pump, slot, kError, errno, 0);
+    if (error != EAGAIN && error != EWOULDBLOCK) addEvent(pump, slot, kError, error, 0);
     return;
   }
   if (tls != nullptr) return tlsEnd(tls);
   connection->ended = true;
-  int error = updateInterest(pump, slot);
+  error = updateInterest(pump, slot);
   addEvent(pump, slot, kEnd, 0, 0);
   if (error != 0) addEvent(pump, slot, kError, error, 0);
 }
@@ -122,6 +162,10 @@ void addEvent(Pump* pump, int slot, int32_t flags, int32_t start, int32_t end) {
   event[3] = start;
   event[4] = end;
   pump->eventCount++;
+}
+
+uint64_t markOf(Pump* pump, int slot) {
+  return static_cast<uint64_t>(static_cast<uint32_t>(pump->slot(slot)[kSlotGeneration])) << 32 | static_cast<uint32_t>(slot);
 }
 
 int takeSlot(Pump* pump, int fd) {
@@ -165,7 +209,7 @@ int updateInterest(Pump* pump, int slot) {
   bool isFull = connection->tls != nullptr && connection->backlog.bytes() > kTlsBacklogMax;
   bool reads = !connection->connecting && !connection->ended && !isFull && (*control & kControlPaused) == 0;
   uint32_t wanted = 0;
-  if (reads) wanted |= EPOLLIN;
+  if (reads && !connection->bulk) wanted |= EPOLLIN;
   if (connection->connecting || !connection->backlog.empty() || (connection->tls != nullptr && tlsBegins(connection->tls))) wanted |= EPOLLOUT;
   *control = reads ? *control & ~kControlDisarmed : *control | kControlDisarmed;
   if (wanted == connection->interest) return 0;
@@ -173,13 +217,15 @@ int updateInterest(Pump* pump, int slot) {
   int operation = connection->interest == 0 ? EPOLL_CTL_ADD : wanted == 0 ? EPOLL_CTL_DEL : EPOLL_CTL_MOD;
   epoll_event event = {};
   event.events = wanted;
-  event.data.u64 = static_cast<uint64_t>(static_cast<uint32_t>(pump->slot(slot)[kSlotGeneration])) << 32 | static_cast<uint32_t>(slot);
+  event.data.u64 = markOf(pump, slot);
   if (epoll_ctl(pump->epollFd, operation, connection->fd, &event) != 0) return errno;
   connection->interest = wanted;
   return 0;
 }
 
 int sendParts(Pump* pump, int slot, iovec* parts, int count) {
+  // Who is spoken to does not only send.
+  pump->connections[slot].bulkBytes = 0;
   Tls* tls = pump->connections[slot].tls;
   if (tls == nullptr) return sendRaw(pump, slot, parts, count);
   int error = tlsSend(tls, parts, count);
@@ -189,26 +235,54 @@ int sendParts(Pump* pump, int slot, iovec* parts, int count) {
 
 int sendRaw(Pump* pump, int slot, iovec* parts, int count) {
   Connection* connection = &pump->connections[slot];
-  size_t sent = 0;
-  bool wasEmpty = connection->backlog.empty();
-  if (wasEmpty) {
-    ssize_t taken = sendOnce(connection->fd, parts, count);
-    if (taken < 0 && errno != EAGAIN && errno != EWOULDBLOCK) return failSend(pump, slot, errno);
-    if (taken > 0) sent = static_cast<size_t>(taken);
-  }
-  for (int i = 0; i < count; i++) {
-    size_t length = parts[i].iov_len;
-    if (sent >= length) {
-      sent -= length;
-      continue;
+  // A second entry could overtake what the kernel leaves of the first.
+  if (connection->batched) flushBatch(pump);
+  if (pump->slot(slot)[kSlotError] != 0) return pump->slot(slot)[kSlotError];
+  ssize_t taken = 0;
+  if (connection->backlog.empty()) {
+    if (pump->batching && count <= SendBatch::kPartsMax) {
+      if (pump->batch.full()) flushBatch(pump);
+      connection->batched = true;
+      pump->batch.add(connection->fd, slot, parts, count);
+      return 0;
     }
-    if (!connection->backlog.append(static_cast<uint8_t*>(parts[i].iov_base) + sent, length - sent)) return failSend(pump, slot, ENOBUFS);
-    sent = 0;
+    taken = sendOnce(connection->fd, parts, count);
+    if (taken < 0) taken = -errno;
   }
-  if (connection->backlog.empty()) return 0;
-  setPending(pump, slot);
-  int error = wasEmpty ? updateInterest(pump, slot) : 0;
-  return error == 0 ? 0 : failSend(pump, slot, error);
+  return keepRest(pump, slot, parts, count, taken);
+}
+
+void beginBatch(Pump* pump) {
+  pump->batching = pump->batch.works();
+  pump->batchFailed = 0;
+}
+
+void flushBatch(Pump* pump) {
+  SendBatch& batch = pump->batch;
+  // One alone is cheaper the plain way.
+  if (batch.size() > 1) batch.submit();
+  for (int i = 0; i < batch.size(); i++) {
+    const SendBatch::Entry& entry = batch.at(i);
+    Connection* connection = &pump->connections[entry.slot];
+    connection->batched = false;
+    ssize_t taken = entry.result;
+    if (batch.size() == 1) {
+      taken = sendOnce(entry.fd, const_cast<iovec*>(entry.parts), entry.count);
+      if (taken < 0) taken = -errno;
+    }
+    int error = keepRest(pump, entry.slot, entry.parts, entry.count, taken);
+    if (error == 0) continue;
+    pump->batchFailed++;
+    if (connection->tls != nullptr) tlsFailed(connection->tls, error);
+  }
+  batch.clear();
+}
+
+int endBatch(Pump* pump) {
+  if (pump->batching) flushBatch(pump);
+  pump->batching = false;
+  pump->outUsed = pump->outSent = 0;
+  return pump->batchFailed;
 }
 
 bool orderFin(Pump* pump, int slot) {
@@ -221,6 +295,26 @@ bool orderFin(Pump* pump, int slot) {
   }
   if (!connection->finSent && connection->backlog.empty()) sendFin(connection);
   return connection->finSent;
+}
+
+void serveBulk(Pump* pump) {
+  size_t next = 0;
+  for (; next < pump->bulkDue && roundHasRoom(pump); next++) {
+    uint64_t mark = pump->bulk[next];
+    int slot = static_cast<int>(mark & UINT32_MAX);
+    if (connectionAt(pump, slot) == nullptr || markOf(pump, slot) != mark || !pump->connections[slot].bulk) continue;
+    pump->servedCount++;
+    if (!pump->connections[slot].ended && (pump->slot(slot)[kSlotControl] & kControlPaused) == 0) {
+      readOnce(pump, slot);
+      continue;
+    }
+    pump->connections[slot].bulk = false;
+    pump->connections[slot].bulkBytes = 0;
+    int error = updateInterest(pump, slot);
+    if (error != 0) addEvent(pump, slot, kError, error, 0);
+  }
+  pump->bulk.erase(pump->bulk.begin(), pump->bulk.begin() + static_cast<ptrdiff_t>(next));
+  pump->bulkDue -= next;
 }
 
 void serveReady(Pump* pump, int slot, uint32_t ready) {
@@ -242,7 +336,7 @@ void serveReady(Pump* pump, int slot, uint32_t ready) {
     // After an error nothing else is told.
     if (pump->eventCount > before && (pump->events[before * kEventWords + 2] & kError) != 0) return;
   }
-  if (connection->ended || (ready & (EPOLLIN | EPOLLERR | EPOLLHUP)) == 0) return;
+  if (connection->ended || connection->bulk || (ready & (EPOLLIN | EPOLLERR | EPOLLHUP)) == 0) return;
   if ((pump->slot(slot)[kSlotControl] & kControlPaused) == 0) return readOnce(pump, slot);
   int error = updateInterest(pump, slot);
   if (error != 0) addEvent(pump, slot, kError, error, 0);

@@ -34,9 +34,11 @@ int bioRead(BIO* bio, char* out, size_t wanted, size_t* got) {
 
 void sendOut(Tls* tls) {
   Pump* pump = tls->pump;
-  iovec part = {pump->out, pump->outUsed};
-  pump->outUsed = 0;
+  iovec part = {pump->out + pump->outSent, pump->outUsed - pump->outSent};
   if (part.iov_len > 0 && tls->sendError == 0) tls->sendError = sendRaw(pump, tls->slot, &part, 1);
+  // An entry of the batch refers to the records until it has gone.
+  if (pump->connections[tls->slot].batched) pump->outSent = pump->outUsed;
+  else pump->outUsed = pump->outSent = pump->batch.size() == 0 ? 0 : pump->outSent;
 }
 
 // Takes everything: the backlog behind it grows as a plain connection's does.
@@ -46,7 +48,13 @@ int bioWrite(BIO* bio, const char* data, size_t count, size_t* written) {
   BIO_clear_retry_flags(bio);
   *written = count;
   while (count > 0) {
-    if (pump->outUsed == kOutBytes) sendOut(tls);
+    if (pump->outUsed == kOutBytes) {
+      sendOut(tls);
+      if (pump->outUsed == kOutBytes) {
+        flushBatch(pump);
+        pump->outUsed = pump->outSent = 0;
+      }
+    }
     size_t part = kOutBytes - pump->outUsed < count ? kOutBytes - pump->outUsed : count;
     memcpy(pump->out + pump->outUsed, data, part);
     pump->outUsed += part;
@@ -350,6 +358,8 @@ int tlsSend(Tls* tls, iovec* parts, int count) {
   sendOut(tls);
   return tls->sendError;
 }
+
+void tlsFailed(Tls* tls, int error) { tls->sendError = error; }
 
 void tlsClose(Tls* tls) {
   if (tls->closeSent) return;

@@ -19,6 +19,7 @@ import { skipToSync } from "./skip.ts";
 /** The target's side of a session: each message is matched with what it answers, masked, recorded, and sent on. */
 export class BackendReader implements MessageVisitor {
   replacement: Uint8Array | undefined;
+  passesEnding = -1;
   sawFatal = false;
   readonly #relay: Relay;
   readonly #framer: MessageFramer;
@@ -103,6 +104,25 @@ export class BackendReader implements MessageVisitor {
     this.#streamBytesLeft = length + 1;
     this.#streamFrom = at;
     return true;
+  }
+
+  /** Rows that nothing is to be done to, but that they are counted. */
+  passesUpTo(type: number, bytes: Uint8Array, start: number, available: number): number {
+    if (type !== TYPE.dataRow && type !== TYPE.copyData) return start;
+    const head = this.#relay.queue.head();
+    if (head === undefined || head.request === 0 || head.refusal !== undefined || this.#relay.quotas !== undefined) return start;
+    if (head.kind !== "query" && head.kind !== "execute") return start;
+    this.passesEnding = type === TYPE.copyData ? this.#copyOut.passesEnding : -1;
+    if (type === TYPE.copyData) return this.#copyOut.passUpTo(bytes, start, available);
+    return head.masks ? this.#results.passUpTo(head, bytes, start, available) : available;
+  }
+
+  passed(_type: number, count: number, start: number, end: number): void {
+    const head = this.#relay.queue.head();
+    if (head === undefined) throw unexpected("row");
+    head.rows += count;
+    this.#request = head.request;
+    this.#belongs(start, end);
   }
 
   run(bytes: Uint8Array, start: number, end: number): void {

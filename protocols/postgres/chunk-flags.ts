@@ -24,16 +24,21 @@ export class ChunkFlags {
 
   /** Whether something is suspected in bytes[start, end). @param available end of what is known of the chunk */
   any(masker: Masker, bytes: Uint8Array, start: number, end: number, available: number): boolean {
+    return this.cleanUpTo(masker, bytes, start, available) < end;
+  }
+
+  /** Nothing is suspected before this of bytes[start, available); `start`: there may be something everywhere. */
+  cleanUpTo(masker: Masker, bytes: Uint8Array, start: number, available: number): number {
     if (!this.covers(bytes, start)) {
       this.#found = masker.scan(bytes, start, available);
       this.#scanned = bytes;
       this.#scannedUpTo = available;
       this.#next = 0;
     }
-    if (this.#found < 0) return true;
+    if (this.#found < 0) return start;
     const { flags } = masker;
     while (this.#next < this.#found && flags[this.#next] < start) this.#next += 1;
-    return this.#next < this.#found && flags[this.#next] < end;
+    return this.#next < this.#found ? flags[this.#next] : available;
   }
 
   /** Kinds suspected in bytes[start, end), a part of what any() was asked about; parts are asked for in their order. */

@@ -497,6 +497,23 @@ test("wherever the stream is cut into messages, the same comes out", () => {
   }
 });
 
+test("messages pass unseen up to the first that has an escape or a quote; a length that looks like one is none", () => {
+  for (const [format, text, special] of [
+    [TEXT, (bytes: number) => `a\t\\N\t${"x".repeat(bytes - 6)}\n`, "a\tb\\\\c\td\n"],
+    [CSV, (bytes: number) => `a,,${"x".repeat(bytes - 4)}\n`, 'a,"b",c\n'],
+  ] as const) {
+    const masker = createCopyMasker(plan(format, undefined), 0, 3);
+    // 88 + 4 is a backslash, 30 + 4 a quote.
+    const clean = Buffer.concat([88, 30, 50].map((bytes) => copyData(Buffer.from(text(bytes)))));
+    masker.newChunk();
+    assert.equal(masker.passUpTo(clean, 0, clean.length), clean.length, format.kind);
+    const stream = Buffer.concat([clean, copyData(Buffer.from(special)), clean]);
+    masker.newChunk();
+    const upTo = masker.passUpTo(stream, 0, stream.length);
+    assert.ok(upTo >= clean.length && upTo < clean.length + 5 + special.length, `${format.kind}: ${upTo}`);
+  }
+});
+
 test("what no mask applies to is not touched: the message passes as it is", () => {
   for (const [format, stream] of [
     [TEXT, "a\t\\N\tc\n"],

@@ -21,6 +21,8 @@ export interface CopyMasker {
    * @returns undefined: it passes as it is; else the message to send instead, valid until the next call; empty: none, its bytes are held
    */
   message(bytes: Uint8Array, start: number, end: number, available: number, counts: Map<string, number>): Uint8Array | undefined;
+  /** Messages of bytes[start, available) that end before this, and each with a newline, pass as they are; each is counted as a row, as PostgreSQL sends them. */
+  passUpTo(bytes: Uint8Array, start: number, available: number): number;
   /** CopyDone. @throws SluiceError SLUICE_PROTOCOL_VIOLATION when the last row is not whole */
   end(): void;
 }
@@ -119,6 +121,8 @@ abstract class StreamMasker implements CopyMasker {
   abstract newChunk(): void;
   /** Whether the message may pass without being cut; counts its rows where it does. */
   protected abstract passes(bytes: Uint8Array, start: number, end: number, available: number): boolean;
+  /** passUpTo() where no row has begun. */
+  protected abstract clean(bytes: Uint8Array, start: number, available: number): number;
   protected abstract cut(bytes: Uint8Array, start: number, end: number): number;
   /** What cut() found. @param own these bytes are the message itself, not what was held */
   protected abstract mask(
@@ -151,6 +155,10 @@ abstract class StreamMasker implements CopyMasker {
     this.out.add(source, this.copiedUpTo, at);
     this.#held.keep(source, at, to);
     return this.out.message();
+  }
+
+  passUpTo(bytes: Uint8Array, start: number, available: number): number {
+    return this.#held.any ? start : this.clean(bytes, start, available);
   }
 
   end(): void {
@@ -220,14 +228,32 @@ class TextCopyMasker extends StreamMasker {
     return true;
   }
 
-  /** Whether a backslash is there that does not only stand for NULL. */
+  protected clean(bytes: Uint8Array, start: number, available: number): number {
+    if (this.#always || this.#headerAwaited || !this.#plain) return start;
+    const upTo = this.#masker.scans ? this.#flags.cleanUpTo(this.#masker, bytes, start, available) : available;
+    if (upTo === start) return start;
+    const csv = this.#format.kind === "csv";
+    for (let at = start; at < upTo; at += 1) {
+      at = csv ? indexIn(bytes, this.#format.quote, at, upTo) : this.#escapeIn(bytes, at, upTo);
+      if (at < 0) break;
+      // Text holds no zero bytes, so behind two of them it is the length of a message.
+      if (at < start + 2 || bytes[at - 1] !== 0 || bytes[at - 2] !== 0) return at;
+    }
+    return upTo;
+  }
+
   #holdsEscapes(bytes: Uint8Array, start: number, end: number): boolean {
+    return this.#escapeIn(bytes, start, end) >= 0;
+  }
+
+  /** Where the first backslash is that does not only stand for NULL, or -1. */
+  #escapeIn(bytes: Uint8Array, start: number, end: number): number {
     const { delimiter } = this.#format;
     const bounds = (at: number): boolean => at < start || bytes[at] === delimiter || bytes[at] === LF;
     for (let at = indexIn(bytes, BACKSLASH, start, end); at >= 0; at = indexIn(bytes, BACKSLASH, at + 1, end)) {
-      if (bytes[at + 1] !== 0x4e || at + 2 >= end || !bounds(at - 1) || !bounds(at + 2)) return true;
+      if (bytes[at + 1] !== 0x4e || at + 2 >= end || !bounds(at - 1) || !bounds(at + 2)) return at;
     }
-    return false;
+    return -1;
   }
 
   protected cut(bytes: Uint8Array, start: number, end: number): number {
@@ -322,6 +348,10 @@ class BinaryCopyMasker extends StreamMasker {
 
   protected passes(): boolean {
     return false;
+  }
+
+  protected clean(_bytes: Uint8Array, start: number): number {
+    return start;
   }
 
   protected cut(bytes: Uint8Array, start: number, end: number): number {

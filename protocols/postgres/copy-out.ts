@@ -3,6 +3,7 @@ import { type CopyMasker, createCopyMasker } from "./copy-masker.ts";
 import { MaskCounts } from "./mask-counts.ts";
 import type { Pending } from "./pending.ts";
 
+const LF = 0x0a;
 /** Of the CopyData message that ends COPY in binary format: a field count of -1. */
 const TRAILER_LENGTH = 6;
 
@@ -17,6 +18,18 @@ export class CopyOutReader {
   /** A message of this length is a row that passes as it comes. */
   passes(length: number): boolean {
     return this.#copy === "passes" && !this.#headerAwaited && !(this.#binary && length === TRAILER_LENGTH);
+  }
+
+  /** Rows that end before this of bytes[start, available), and with passesEnding, pass as they come. */
+  passUpTo(bytes: Uint8Array, start: number, available: number): number {
+    if (typeof this.#copy === "object") return this.#copy.passUpTo(bytes, start, available);
+    // In binary format a trailer may be among them.
+    return this.#copy === "passes" && !this.#headerAwaited && !this.#binary ? available : start;
+  }
+
+  /** The last byte of a message that holds whole rows; -1: each is one. */
+  get passesEnding(): number {
+    return typeof this.#copy === "object" ? LF : -1;
   }
 
   /** Its data are masked, or what comes now is no row, so a message is read whole. */

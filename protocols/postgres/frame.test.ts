@@ -7,9 +7,13 @@ import { FORWARD, FORWARD_AND_ADD, HOLD, MessageFramer, type MessageVisitor, REP
 class Witness implements MessageVisitor {
   replacement: Uint8Array | undefined;
   readonly messages: string[] = [];
+  readonly unseen: { type: number; count: number; bytes: number }[] = [];
   out = Buffer.alloc(0);
   answers: (type: number, body: string) => number = () => FORWARD;
   streamed: readonly number[] = [];
+  /** Types that pass without message(), up to the next byte 0xff. */
+  passing: readonly number[] = [];
+  passesEnding = -1;
   max = 1_000_000;
 
   limit(type: number): number {
@@ -17,6 +21,14 @@ class Witness implements MessageVisitor {
   }
   streams(type: number): boolean {
     return this.streamed.includes(type);
+  }
+  passesUpTo(type: number, bytes: Uint8Array, start: number, available: number): number {
+    if (!this.passing.includes(type)) return start;
+    const stop = bytes.indexOf(0xff, start);
+    return stop < 0 || stop > available ? available : stop;
+  }
+  passed(type: number, count: number, start: number, end: number): void {
+    this.unseen.push({ type, count, bytes: end - start });
   }
   message(type: number, bytes: Uint8Array, start: number, end: number): number {
     const body = Buffer.from(bytes.subarray(start + 5, end)).toString("latin1");
@@ -92,6 +104,61 @@ test("streamed messages pass byte for byte in any split, without being assembled
     }),
     { numRuns: 500 },
   );
+});
+
+test("messages that pass unseen are counted, stop where they are told to, and no byte is lost, in any split", () => {
+  const bodies = fc
+    .tuple(fc.nat({ max: 300 }), fc.nat({ max: 9 }))
+    .map(([length, last]) => "a".repeat(length) + (last === 0 ? "\u00ff" : ""));
+  const many = fc.array(fc.tuple(fc.constantFrom("d", "d", "d", "Q", "r"), bodies), { minLength: 10, maxLength: 80 });
+  let unseen = 0;
+  fc.assert(
+    fc.property(many, fc.array(fc.integer({ min: 0, max: 6_000 }), { maxLength: 10 }), (messages, lengths) => {
+      const witness = new Witness();
+      witness.passing = [0x64];
+      witness.answers = (type) => (type === 0x72 ? REPLACE : FORWARD);
+      const stream = Buffer.concat(messages.map(([type, body]) => message(type, body)));
+      const framer = new MessageFramer(witness);
+      feed(framer, stream, lengths);
+      const out = messages.map(([type, body]) => (type === "r" ? Buffer.from("<r>") : message(type, body)));
+      assert.deepEqual(witness.out, Buffer.concat(out));
+      const passed = witness.unseen.reduce((sum, { count }) => sum + count, 0);
+      assert.equal(passed + witness.messages.length, messages.length);
+      assert.ok(witness.unseen.every(({ type }) => type === 0x64));
+      // What holds the byte at which passing ends is seen.
+      const seen = witness.messages.filter((text) => text.startsWith("d") && text.includes("\u00ff"));
+      assert.equal(seen.length, messages.filter(([type, body]) => type === "d" && body.includes("\u00ff")).length);
+      unseen += passed;
+    }),
+    { numRuns: 500 },
+  );
+  assert.ok(unseen > 1_000, `only ${unseen} messages passed unseen`);
+});
+
+test("where only messages with a certain end pass unseen, the others are seen", () => {
+  const witness = new Witness();
+  witness.passing = [0x64];
+  witness.passesEnding = 0x0a;
+  const whole = message("d", `${"x".repeat(900)}\n`);
+  const part = message("d", "y".repeat(900));
+  const empty = message("d", "");
+  feed(new MessageFramer(witness), Buffer.concat([whole, whole, part, whole, empty, whole, whole, whole]), []);
+  const passed = witness.unseen.reduce((sum, { count }) => sum + count, 0);
+  assert.equal(passed + witness.messages.length, 8);
+  assert.ok(passed >= 3, `${passed} passed`);
+  for (const unseen of ["d" + "y".repeat(900), "d"]) assert.ok(witness.messages.includes(unseen));
+});
+
+test("a message that declares a wrong length does not pass unseen", () => {
+  for (const length of [3, -1, 1_000_001, 0x7fff_ffff]) {
+    const witness = new Witness();
+    witness.passing = [0x64];
+    const good = message("d", "x".repeat(1_000));
+    const bad = Buffer.from(good);
+    bad.writeInt32BE(length, 1);
+    assert.throws(() => feed(new MessageFramer(witness), Buffer.concat([good, bad, good, good]), []), /SLUICE|message/);
+    assert.deepEqual(witness.unseen, [{ type: 0x64, count: 1, bytes: good.length }]);
+  }
 });
 
 test("a held message is presented again, with everything behind it in order", () => {

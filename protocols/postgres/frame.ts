@@ -28,6 +28,15 @@ export interface MessageVisitor {
   streams(type: number, length: number, at: number): boolean;
   /** One whole message, bytes[start, end); the same buffer holds more of the stream up to `available`. */
   message(type: number, bytes: Uint8Array, start: number, end: number, available: number): number;
+  /**
+   * Asked where many bytes are left: up to which of bytes[start, available) messages of this type pass without message() being called
+   * for each; `start`: none.
+   */
+  passesUpTo(type: number, bytes: Uint8Array, start: number, available: number): number;
+  /** Of those messages only the ones that end with this byte pass; -1: all. */
+  readonly passesEnding: number;
+  /** So many whole messages, bytes[start, end), have passed that way and are part of the next run(). */
+  passed(type: number, count: number, start: number, end: number): void;
   replacement: Uint8Array | undefined;
   /** Bytes to send on as they came; valid until it returns. */
   run(bytes: Uint8Array, start: number, end: number): void;
@@ -37,6 +46,8 @@ export interface MessageVisitor {
 
 const HEADER_BYTES = 5;
 const FIRST_ASSEMBLY_BYTES = 4_096;
+/** With less of a chunk left, passesUpTo() costs more than it saves. */
+const PASS_BYTES = 2_048;
 
 export class MessageFramer {
   readonly #visitor: MessageVisitor;
@@ -160,6 +171,13 @@ export class MessageFramer {
     let runStart = start;
     while (end - start >= HEADER_BYTES) {
       const type = bytes[start];
+      if (end - start >= PASS_BYTES) {
+        const after = this.#pass(type, bytes, start, visitor.passesUpTo(type, bytes, start, end));
+        if (after > start) {
+          start = after;
+          continue;
+        }
+      }
       const length = this.#length(type, bytes, start + 1);
       const next = start + length + 1;
       if (next > end) {
@@ -191,6 +209,24 @@ export class MessageFramer {
     }
     if (runStart < start) visitor.run(bytes, runStart, start);
     if (start < end) this.#keep(bytes, start, end);
+  }
+
+  /** Pass whole messages of one type that end at `upTo` or before. @returns where the first one begins that does not, or is not valid */
+  #pass(type: number, bytes: Uint8Array, start: number, upTo: number): number {
+    if (upTo - start < HEADER_BYTES) return start;
+    const limit = this.#visitor.limit(type);
+    const ending = this.#visitor.passesEnding;
+    let count = 0;
+    let at = start;
+    while (upTo - at >= HEADER_BYTES && bytes[at] === type) {
+      const length = (bytes[at + 1] << 24) | (bytes[at + 2] << 16) | (bytes[at + 3] << 8) | bytes[at + 4];
+      if (length < 4 || length > limit || length >= upTo - at) break;
+      if (ending >= 0 && bytes[at + length] !== ending) break;
+      at += length + 1;
+      count += 1;
+    }
+    if (count > 0) this.#visitor.passed(type, count, start, at);
+    return at;
   }
 
   #keep(bytes: Uint8Array, start: number, end: number): void {

@@ -4,6 +4,7 @@ import { LIMITS } from "../../core/limits.ts";
 import type { Refused } from "../../core/verdict.ts";
 import type { StatementRecord } from "../../store/types.ts";
 import { NameReader, readBind } from "./bind.ts";
+import { copyDataPasses, copyInEnds, inCopyIn } from "./copy-in.ts";
 import { type Decision, UNKNOWN_RELATION } from "./decide.ts";
 import { refusalResponse, sqlState } from "./deny.ts";
 import { ask, matters, mattersToStatement } from "./doubt.ts";
@@ -27,6 +28,7 @@ const NO_BYTES = new Uint8Array(0);
 /** The client's side of a session: every message is looked up, inspected, decided, recorded, and only then sent on. */
 export class FrontendReader implements MessageVisitor {
   replacement: Uint8Array | undefined;
+  readonly passesEnding = -1;
   readonly #relay: Relay;
   readonly #framer: MessageFramer;
   readonly #named: NamedOperations;
@@ -77,6 +79,14 @@ export class FrontendReader implements MessageVisitor {
     return type === TYPE.copyData;
   }
 
+  passesUpTo(type: number, _bytes: Uint8Array, start: number, available: number): number {
+    return type === TYPE.copyData && copyDataPasses(this.#relay) ? available : start;
+  }
+
+  passed(): void {
+    this.#relay.copyStarted = true;
+  }
+
   run(bytes: Uint8Array, start: number, end: number): void {
     this.#relay.recorder.fromClient(bytes, start, end);
     this.#relay.sendToServer(bytes, start, end);
@@ -120,25 +130,14 @@ export class FrontendReader implements MessageVisitor {
         return FORWARD;
       case TYPE.copyDone:
       case TYPE.copyFail:
-        if (relay.copyIn) {
-          relay.copyIn = false;
-          // Another COPY may follow in the same Query.
-          if (relay.queue.head()?.kind === "query") relay.copyAwaited = true;
-        }
+        copyInEnds(relay);
         return FORWARD;
       case TYPE.terminate:
         this.#terminated = true;
         return REPLACE;
       default:
     }
-    // In copy-in mode the server ignores Sync, which clients send before they know of the mode. It stays here: had the COPY
-    // failed at the server by then, the Sync would count, and nobody could tell.
-    if (relay.copyIn && type === TYPE.sync) {
-      if (relay.copyStarted) relay.syncsInCopy += 1;
-      return REPLACE;
-    }
-    if (relay.copyIn)
-      throw new SluiceError("SLUICE_PROTOCOL_VIOLATION", `message type '${String.fromCharCode(type)}' while COPY data are expected`);
+    if (relay.copyIn) return inCopyIn(relay, type);
     switch (type) {
       case TYPE.query: {
         const answer = this.#query(bytes, start, end);

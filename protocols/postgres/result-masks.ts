@@ -78,6 +78,13 @@ export class ResultMasks {
     return rewritten;
   }
 
+  /** Rows of the result that end before this of bytes[start, available) pass as they are; before its first row that is not known. */
+  passUpTo(head: Pending, bytes: Uint8Array, start: number, available: number): number {
+    if (this.#actionsFor !== head) return start;
+    if (this.#actions === undefined || this.#masks === undefined) return available;
+    return this.#always ? start : this.#rows.passUpTo(this.#masks, bytes, start, available);
+  }
+
   /** The first row of an Execute: its columns are known from a Describe, or else every value is searched. */
   #planExecute(head: Pending, bytes: Uint8Array, start: number, end: number): void {
     const columns = head.statement?.columns;

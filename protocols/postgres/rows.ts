@@ -175,6 +175,11 @@ export class RowMasker {
     return flagged || always ? this.#rewrite(bytes, start, end, actions, masks, flagged, counts) : undefined;
   }
 
+  /** Rows that end before this of bytes[start, available) pass as they are, where no column is masked always. */
+  passUpTo(masks: SessionMasks, bytes: Uint8Array, start: number, available: number): number {
+    return masks.masker.scans ? this.#flags.cleanUpTo(masks.masker, bytes, start, available) : available;
+  }
+
   /** Whether the prefilter suspects something in bytes[start, end). */
   #flagged(
     masker: Masker,

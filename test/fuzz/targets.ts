@@ -28,6 +28,7 @@ export interface FuzzTarget {
 /** Counts what passes; limits are the real ones. */
 class Collector implements MessageVisitor {
   replacement: Uint8Array | undefined;
+  readonly passesEnding = -1;
   readonly out: Buffer[] = [];
   messages = 0;
 
@@ -36,6 +37,12 @@ class Collector implements MessageVisitor {
   }
   streams(type: number): boolean {
     return type === 0x64;
+  }
+  passesUpTo(type: number, _bytes: Uint8Array, start: number, available: number): number {
+    return type === 0x64 ? available : start;
+  }
+  passed(_type: number, count: number): void {
+    this.messages += count;
   }
   message(type: number): number {
     this.messages += 1;

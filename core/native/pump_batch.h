@@ -1,0 +1,50 @@
+// Sends of many connections in one system call, by Linux's asynchronous I/O (io_submit(2)): on a socket that does not block it is carried
+// out before the call returns. With a call for each, whoever a send wakes may take the processor from this thread after every one of them.
+#pragma once
+
+#include <linux/aio_abi.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <sys/uio.h>
+
+namespace sluice {
+
+// Entries are carried out in the order in which they were added.
+class SendBatch {
+ public:
+  static constexpr int kEntriesMax = 64;
+  static constexpr int kPartsMax = 4;  // of one entry
+
+  struct Entry {
+    int fd;
+    int slot;
+    int count;
+    iovec parts[kPartsMax];
+    long result;  // bytes taken, or the negative errno; set by submit()
+  };
+
+  // False where the system has none of it, and then add() is never to be called.
+  bool open();
+  void close();
+
+  bool works() const { return works_; }
+  int size() const { return size_; }
+  bool full() const { return size_ == kEntriesMax; }
+  const Entry& at(int index) const { return entries_[index]; }
+
+  // The parts' bytes stay where they are until submit() has returned. At most kPartsMax.
+  void add(int fd, int slot, const iovec* parts, int count);
+  // Every entry has its result afterwards.
+  void submit();
+  void clear() { size_ = 0; }
+
+ private:
+  aio_context_t context_ = 0;
+  bool works_ = false;
+  int size_ = 0;
+  Entry entries_[kEntriesMax];
+  iocb blocks_[kEntriesMax];
+  iocb* pointers_[kEntriesMax];
+};
+
+}  // namespace sluice

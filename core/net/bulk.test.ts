@@ -1,0 +1,125 @@
+import assert from "node:assert/strict";
+import { once } from "node:events";
+import { connect, type Socket } from "node:net";
+import { after, before, describe, test } from "node:test";
+import { buildNative } from "../native/build.ts";
+import { closeAll, Events, listenAdopting, newTransport, until } from "./rig.ts";
+import type { Wire } from "./types.ts";
+
+const rest = (millis: number): Promise<void> => new Promise((resolve) => setTimeout(resolve, millis));
+const PIECE = 8_192;
+
+before(() => buildNative({ quiet: true }));
+after(closeAll);
+
+/** Bytes that tell where in the stream they stand. */
+function stream(pieces: number, seed: number): Buffer {
+  const bytes = Buffer.alloc(pieces * PIECE);
+  for (let at = 0; at + 4 <= bytes.length; at += 4) bytes.writeUInt32LE((at * 2_654_435_761 + seed) >>> 0, at);
+  return bytes;
+}
+
+interface Pair {
+  readonly wire: Wire;
+  readonly events: Events;
+  readonly peer: Socket;
+}
+
+async function pairs(count: number): Promise<Pair[]> {
+  const adopted: Wire[] = [];
+  const port = await listenAdopting(newTransport("pump"), (wire) => adopted.push(wire));
+  const made: Pair[] = [];
+  for (let i = 0; i < count; i++) {
+    const peer = connect({ port, host: "127.0.0.1", allowHalfOpen: true });
+    peer.on("error", () => {});
+    peer.setNoDelay(true);
+    await once(peer, "connect");
+    await until(() => adopted.length === i + 1, "the connection");
+    const events = new Events();
+    const wire = adopted[i] as Wire;
+    wire.handler = events;
+    made.push({ wire, events, peer });
+  }
+  return made;
+}
+
+/** Write piece by piece with a turn of the loop between, as a sender that is slower than its reader. */
+async function trickle(peer: Socket, bytes: Buffer): Promise<void> {
+  for (let at = 0; at < bytes.length; at += PIECE) {
+    peer.write(bytes.subarray(at, at + PIECE));
+    await new Promise((resolve) => setImmediate(resolve));
+  }
+}
+
+const received = (events: Events): number => events.received.reduce((sum, bytes) => sum + bytes.length, 0);
+
+describe("bulk transfers through the pump", () => {
+  test("bytes of a slow sender are read together, in order, and so is the end", { timeout: 20_000 }, async () => {
+    const [pair] = (await pairs(1)) as [Pair];
+    const bytes = stream(400, 1);
+    await trickle(pair.peer, bytes);
+    pair.peer.end();
+    await until(() => pair.events.ends === 1, "the end");
+    assert.ok(Buffer.concat(pair.events.received).equals(bytes));
+    // Without it there is a read for nearly each of the 400 pieces.
+    assert.ok(pair.events.received.length < 300, `${pair.events.received.length} reads`);
+  });
+
+  test("what comes behind a long transfer, after a rest and in single bytes, arrives", { timeout: 20_000 }, async () => {
+    const [pair] = (await pairs(1)) as [Pair];
+    const bytes = stream(60, 2);
+    await trickle(pair.peer, bytes);
+    await until(() => received(pair.events) === bytes.length, "the transfer");
+    for (let i = 0; i < 5; i++) {
+      await rest(3);
+      const before = received(pair.events);
+      pair.peer.write("x");
+      await until(() => received(pair.events) === before + 1, `byte ${i}`);
+    }
+    await trickle(pair.peer, bytes);
+    await until(() => received(pair.events) === 2 * bytes.length + 5, "the second transfer");
+    pair.peer.destroy();
+  });
+
+  test("paused and resumed, answered, reset or destroyed in the middle of it", { timeout: 30_000 }, async () => {
+    const made = await pairs(5);
+    const [paused, answered, reset, destroyed, whole] = made as [Pair, Pair, Pair, Pair, Pair];
+    const bytes = stream(150, 3);
+    let answers = 0;
+    answered.peer.on("data", (chunk: Buffer) => {
+      answers += chunk.length;
+    });
+    answered.events.onBytes = () => answered.wire.write(Buffer.from("."), 0, 1);
+    let pauses = 0;
+    paused.events.onBytes = () => {
+      pauses += 1;
+      paused.wire.pause();
+      setTimeout(() => paused.wire.resume(), pauses % 3);
+    };
+    reset.events.onBytes = () => {
+      if (received(reset.events) > 80 * PIECE) reset.peer.resetAndDestroy();
+    };
+    destroyed.events.onBytes = () => {
+      if (received(destroyed.events) > 80 * PIECE) destroyed.wire.destroy();
+    };
+    await Promise.all(made.map(({ peer }) => trickle(peer, bytes)));
+    for (const { peer } of [paused, answered, whole]) peer.end();
+    await until(() => [paused, answered, whole].every(({ events }) => events.ends === 1), "the ends", 20_000);
+    for (const { events } of [paused, answered, whole]) assert.ok(Buffer.concat(events.received).equals(bytes));
+    assert.equal(answers, answered.events.received.length);
+    await until(() => reset.events.closes === 1 && destroyed.events.closes === 1, "the closes");
+    const more = received(destroyed.events);
+    await rest(20);
+    assert.equal(received(destroyed.events), more);
+    assert.equal(reset.events.closes, 1);
+  });
+
+  test("more of them at once than one round can read", { timeout: 30_000 }, async () => {
+    const made = await pairs(40);
+    const bytes = stream(60, 4);
+    await Promise.all(made.map(({ peer }) => trickle(peer, bytes)));
+    for (const { peer } of made) peer.end();
+    await until(() => made.every(({ events }) => events.ends === 1), "the ends", 20_000);
+    for (const { events } of made) assert.ok(Buffer.concat(events.received).equals(bytes));
+  });
+});
