@@ -55,7 +55,7 @@ class NoWire implements Wire {
 }
 
 /** What the target's catalogue is for the statements below. */
-const catalogue: Catalogue = {
+export const catalogue: Catalogue = {
   serial: 1,
   searchPath: ["public"],
   generation: 1,

@@ -1,7 +1,8 @@
 import { Bench } from "tinybench";
 import { machineFacts } from "./machine.ts";
-import { maskCases, policyCases, sqlCases } from "./micro-decide.ts";
+import { policyCases, sqlCases } from "./micro-decide.ts";
 import { framerCases } from "./micro-framer.ts";
+import { maskCases } from "./micro-masks.ts";
 import { recorderCases } from "./micro-recorder.ts";
 import { relayCases } from "./micro-relay.ts";
 import type { BenchOptions } from "./options.ts";
