@@ -74,7 +74,7 @@ export async function runSaturated(mode: Mode, run: Run): Promise<Figures & { re
 
 /** Beyond this, opening the sessions takes so long and so much CPU that it would hide the queries. */
 const FEW_CLIENTS = 100;
-const SKIPPED_SECONDS = 5;
+const SKIPPED_SECONDS = 20;
 
 /**
  * At a fixed rate. Transactions have a schedule of their own (Poisson), whatever the answers do, and a latency counts from the scheduled

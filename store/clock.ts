@@ -1,3 +1,6 @@
+// The global of that name is a getter, which costs as much as reading the clock.
+import { performance } from "node:perf_hooks";
+
 /**
  * Wall-clock microseconds, read once a batch: what one turn of the event loop records happened, as far as the gateway
  * can tell, together; and reading a clock costs as much as staging a record.
