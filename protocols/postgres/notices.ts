@@ -1,4 +1,5 @@
 import { SluiceError } from "../../core/errors.ts";
+import { LIMITS } from "../../core/limits.ts";
 import type { Masker } from "../../core/mask/types.ts";
 
 /** ErrorResponse and NoticeResponse: fields of one type byte and a zero-terminated string, ended by a zero byte. */
@@ -77,6 +78,7 @@ export function maskedError(
 ): Uint8Array | undefined {
   const parts: Uint8Array[] = [];
   let changed = false;
+  let exactBytesLeft: number = LIMITS.maskedRowBytes;
   const byColumn = columnRule !== undefined;
   const withhold = (): void => {
     changed = true;
@@ -99,7 +101,8 @@ export function maskedError(
       continue;
     }
     const searched = type === MESSAGE_FIELD || QUOTING_FIELDS.has(type) || NAME_FIELDS.has(type);
-    const scanned = masker?.scans === true && searched ? masker.field(bytes, from, to) : undefined;
+    const scanned = masker?.scans === true && searched ? masker.field(bytes, from, to, undefined, exactBytesLeft) : undefined;
+    if (masker !== undefined && searched) exactBytesLeft = Math.max(0, exactBytesLeft - masker.searched);
     if (scanned === undefined) parts.push(bytes.subarray(from - 1, to + 1));
     else {
       changed = true;
