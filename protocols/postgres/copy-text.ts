@@ -167,9 +167,6 @@ function hexDigit(byte: number): number {
   return lower >= 0x61 && lower <= 0x66 ? lower - 0x57 : -1;
 }
 
-/** Where there is no other escape, what stands before one is copied at once if it is at least so long. */
-const COPIED_BYTES = 32;
-
 /**
  * The value that stands in a field of text format, read as COPY FROM does: \b \f \n \r \t \v, \ and up to three octal digits, \x and
  * up to two hexadecimal ones; another byte behind a backslash is itself.
@@ -181,13 +178,7 @@ export function unescapeText(bytes: Uint8Array, start: number, end: number, work
   let length = 0;
   let at = start;
   while (at < end) {
-    let next = at;
-    while (next < end && bytes[next] !== BACKSLASH) next += 1;
-    if (next - at >= COPIED_BYTES) {
-      value.set(bytes.subarray(at, next), length);
-      length += next - at;
-      at = next;
-    } else while (at < next) value[length++] = bytes[at++];
+    while (at < end && bytes[at] !== BACKSLASH) value[length++] = bytes[at++];
     if (at === end) break;
     if (work.left < ESCAPE_UNITS) return undefined;
     work.left -= ESCAPE_UNITS;
@@ -235,13 +226,7 @@ export function unescapeCsv(bytes: Uint8Array, start: number, end: number, forma
   const value = Buffer.allocUnsafe(end - start);
   let length = 0;
   for (let at = start; at < end; at += 1) {
-    let next = at;
-    while (next < end && bytes[next] !== escape) next += 1;
-    if (next - at >= COPIED_BYTES) {
-      value.set(bytes.subarray(at, next), length);
-      length += next - at;
-      at = next;
-    } else while (at < next) value[length++] = bytes[at++];
+    while (at < end && bytes[at] !== escape) value[length++] = bytes[at++];
     if (at === end) break;
     if (work.left < ESCAPE_UNITS) return undefined;
     work.left -= ESCAPE_UNITS;
