@@ -3,7 +3,8 @@ import { once } from "node:events";
 import { after, before, test } from "node:test";
 import { Worker } from "node:worker_threads";
 import { bind, execute, parse, sync } from "../../protocols/postgres/messages.ts";
-import { type Destination, rawAt, startWorld, type World } from "../clients/world.ts";
+import { rawAt, startWorld, type World } from "../clients/world.ts";
+import type { Destination } from "../helpers/clients.ts";
 
 // One session's huge value or statement must not keep the other sessions of its worker waiting.
 
@@ -20,14 +21,13 @@ function busyness(): number {
   return Math.max(1, (performance.now() - began) / 30);
 }
 
-const SIX_MILLION = 6_000_000;
-const filled = (piece: string): string => `repeat('${piece}', ${Math.ceil(SIX_MILLION / piece.length)})`;
+const filled = (piece: string, megabytes = 6): string => `repeat('${piece}', ${Math.ceil((megabytes * 1_000_000) / piece.length)})`;
 const SETUP = `
 create table customers (id int, email text);
 insert into customers values (1, 'a.person@corp.example');
 create table notes (id int, body text);
-insert into notes values (1, ${filled("nothing to see here, 12 of 34. ")}), (2, ${filled("4111 1111 1111 1112 ")}),
-  (3, ${filled("a.person@corp.example ")}), (4, ${filled("DE89 3704 0044 0532 0130 01 ")}), (5, ${filled("phone: ")}),
+insert into notes values (1, ${filled("nothing to see here, 12 of 34. ")}), (2, ${filled("4111 1111 1111 1112 ", 12)}),
+  (3, ${filled("a.person@corp.example ")}), (4, ${filled("DE89 3704 0044 0532 0130 01 ")}), (5, ${filled("phone: ", 12)}),
   (6, ${filled("a line of prose, and then another\\n")}), (7, ${filled("@")});
 `;
 const POLICY = `version: 1
@@ -43,13 +43,13 @@ const many = (count: number, one: (index: number) => string, between = ","): str
 
 const LARGE: Readonly<Record<string, string>> = {
   "6 MB of prose": "select body from notes where id = 1",
-  "6 MB of numbers that are no cards": "select body from notes where id = 2",
+  "12 MB of numbers that are no cards": "select body from notes where id = 2",
   "6 MB of addresses": "select body from notes where id = 3",
   "6 MB of IBANs that are none": "select body from notes where id = 4",
-  "6 MB of labels": "select body from notes where id = 5",
+  "12 MB of labels": "select body from notes where id = 5",
   "6 MB of @": "select body from notes where id = 7",
   "6 MB of lines, by COPY": "copy (select body from notes where id = 6) to stdout",
-  "6 MB of numbers, by COPY": "copy (select body from notes where id = 2) to stdout (format csv, force_quote *)",
+  "12 MB of numbers, by COPY": "copy (select body from notes where id = 2) to stdout (format csv, force_quote *)",
   "a row of 1,000 addresses and cards": `select ${many(1_000, (index) => `'a.person${index}@corp.example 4111 1111 1111 1111'`)}`,
   "5,000 rows of addresses and cards": "select 'a.person' || i || '@corp.example', '4111 1111 1111 1111' from generate_series(1, 5000) i",
   "an array of 100,000 addresses": "select array_agg('a.person' || i || '@corp.example') from generate_series(1, 100000) i",
