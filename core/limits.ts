@@ -22,8 +22,12 @@ export const LIMITS = {
   inspectedBackendMessageBytes: 16 * 1024 * 1024,
   /** A value in which detectors suspect something is read by the exact matchers up to this size; a larger one is replaced whole. */
   maskedValueBytes: 128 * 1024,
-  /** The same for all values of one row together. */
-  maskedRowBytes: 256 * 1024,
+  /** The same for all values of one row together; what is read again, and the matches, count with it. */
+  maskedRowBytes: 160 * 1024,
+  /** Elements of the arrays of one row, in binary format, that are searched one by one; a long number counts as several. */
+  maskedElements: 16 * 1024,
+  /** Of one row: bytes that look like what detectors look for (digits in groups) and are read closely by the prefilter. */
+  suspiciousBytes: 2 * 1024 * 1024,
   /** Backend messages that pass through without being read whole; PostgreSQL's own limit is 1 GiB. */
   backendMessageBytes: 0x3fff_ffff,
   /** Unsent bytes to one peer above which the opposite side is no longer read. */

@@ -139,15 +139,18 @@ export function ibans(text: ByteText, found: Span[]): void {
     if (country === undefined) continue;
     if (isAlphanumeric(text.charCodeAt(start - 1)) && !/iban$/i.test(text.slice(Math.max(0, start - 4), start))) continue;
     let end = start + 4;
-    let iban = match[0];
-    while (iban.length < country.length) {
+    let length = 4;
+    for (; length < country.length; length++) {
       const next = end + separatorLength(text, end);
       if (!isAlphanumeric(text.charCodeAt(next))) break;
       end = next + 1;
-      iban += text[next];
     }
-    iban = iban.toUpperCase();
-    if (isAlphanumeric(text.charCodeAt(end)) || !country.form.test(iban) || mod97(iban) !== 1) continue;
+    if (length < country.length || isAlphanumeric(text.charCodeAt(end))) continue;
+    const iban = text
+      .slice(start, end)
+      .replace(/[^A-Za-z0-9]+/g, "")
+      .toUpperCase();
+    if (!country.form.test(iban) || mod97(iban) !== 1) continue;
     found.push({ start, end });
     BEGINNING.lastIndex = end;
   }

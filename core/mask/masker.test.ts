@@ -1,4 +1,5 @@
 import assert from "node:assert/strict";
+import { createHmac } from "node:crypto";
 import { before, test } from "node:test";
 import fc from "fast-check";
 import { buildNative } from "../native/build.ts";
@@ -6,6 +7,7 @@ import type { DetectorName, MaskMethod, MaskRule } from "../policy/types.ts";
 import { BENIGN } from "./benign.ts";
 import { DETECTORS } from "./detectors.ts";
 import { createMasker } from "./masker.ts";
+import { hmacSha256 } from "./methods.ts";
 import { ISSUED_PREFIXES, isIssuedRange } from "./numbers.ts";
 import { below, pick, SENSITIVE, seeded } from "./samples.ts";
 import type { Masker } from "./types.ts";
@@ -164,6 +166,51 @@ test("hash is stable over written forms and differs by key", () => {
   assert.equal(mask(masker, "4111111111111111"), mask(masker, "4111-1111-1111-1111"));
   assert.equal(mask(masker, "JANE@example.com"), mask(masker, "jane@example.com"));
   assert.notEqual(mask(masker, "4111111111111111"), mask(other, "4111111111111111"));
+});
+
+test("the digest of hash is HMAC-SHA-256", () => {
+  for (const keyBytes of [0, 16, 32, 63, 64, 65, 200]) {
+    const key = Buffer.alloc(keyBytes, 9);
+    for (const value of ["", "jane@example.com", "é".repeat(500)]) {
+      assert.deepEqual(hmacSha256(key, value), createHmac("sha256", key).update(value).digest());
+      assert.deepEqual(hmacSha256(key, Buffer.from(value)), createHmac("sha256", key).update(value).digest());
+    }
+  }
+});
+
+test("exact matching ends where it has read as much as it may: the value is replaced whole", () => {
+  for (const method of METHODS) {
+    const masker = createMasker([rule(ALL, method)], KEY, "native");
+    const field = (text: string, mostBytes: number): string | null | undefined => {
+      const masked = masker.field(Buffer.from(text), 0, text.length, undefined, mostBytes);
+      return masked == null ? masked : Buffer.from(masked).toString();
+    };
+    const whole = method === "null" ? null : "[REDACTED]";
+    // Many matches cost more than their bytes.
+    const many = "jane@example.com ".repeat(100);
+    const piecemeal = field(many, 100_000);
+    if (method === "redact") assert.equal(piecemeal, "[REDACTED:email] ".repeat(100));
+    const cost = masker.searched;
+    if (method !== "null") {
+      assert.ok(cost > many.length + 100 * 16, `${cost}`);
+      assert.equal(field(many, cost), piecemeal);
+      assert.equal(field(many, cost - 1), whole);
+    }
+    assert.equal(field(many, many.length - 1), whole);
+    // A second look, at what a replacement has left, costs as much again.
+    const twice = `jane@example.com ${"@".repeat(200)}`;
+    field(twice, 100_000);
+    if (method !== "null") assert.ok(masker.searched > 2 * 200, `${masker.searched}`);
+    // Nothing is suspected: nothing is replaced, however little may be read.
+    assert.equal(field("lorem ipsum dolor sit amet", 0), undefined);
+  }
+});
+
+test("texts that are no header after all cost an exception each, so there are not many of them", () => {
+  const masker = createMasker([rule(["jwt"], "redact")], KEY, "native");
+  const broken = `${Buffer.from('{"alg" ').toString("base64url")}.eyJhbGciOi.`;
+  assert.equal(mask(masker, broken.repeat(10)), broken.repeat(10));
+  assert.notEqual(mask(masker, broken.repeat(100)), broken.repeat(100));
 });
 
 test("of several rules the strictest counts, then the first; lastRule names it", () => {

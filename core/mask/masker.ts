@@ -3,8 +3,8 @@ import type { DetectorName, MaskMethod, MaskRule } from "../policy/types.ts";
 import type { ByteText, Span } from "./bytes.ts";
 import { DETECTORS, type Detector, type FieldFacts } from "./detectors.ts";
 import { maskWhole, replacement, STRICTNESS } from "./methods.ts";
-import { ALL_KINDS, FLAGS_MAX, KIND_BITS, type PrefilterEngine, prefilterFor } from "./prefilter.ts";
-import type { Masker } from "./types.ts";
+import { ALL_KINDS, FLAGS_MAX, KIND_BITS, type Prefilter, type PrefilterEngine, prefilterFor } from "./prefilter.ts";
+import type { Masker, Work } from "./types.ts";
 
 interface Task {
   readonly detector: Detector;
@@ -19,6 +19,10 @@ interface Finding extends Span {
 
 /** Replacing can bring text together that matches anew; more rounds than this and the whole value is redacted. */
 const ROUNDS_MAX = 8;
+/** What a value and a match cost beyond the reading, as bytes read would. */
+const VALUE_BYTES = 24;
+const MATCH_BYTES = 16;
+const HASHED_MATCH_BYTES = 48;
 /** More flags than this in one field and it counts as flagged for every detector. */
 const FIELD_FLAGS_MAX = 256;
 const REDACTED = "[REDACTED]";
@@ -83,12 +87,29 @@ function merge(findings: Finding[]): { start: number; end: number; task: Task; w
   return merged;
 }
 
+/** @returns what the prefilter says; `work` is what is left of it */
+function scanWithin(
+  prefilter: Prefilter,
+  bytes: Uint8Array,
+  start: number,
+  end: number,
+  flags: Uint32Array,
+  work: Work | undefined,
+): number {
+  const last = flags.length - 1;
+  flags[last] = work === undefined ? LIMITS.suspiciousBytes : work.left;
+  const count = prefilter(bytes, start, end, flags);
+  if (work !== undefined) work.left = flags[last];
+  return count;
+}
+
 class RuleMasker implements Masker {
   readonly scans: boolean;
   readonly shortestBytes: number;
   readonly flags: Uint32Array;
   readonly flagsMax = FLAGS_MAX;
   lastRule = "";
+  searched = 0;
   readonly #tasks: readonly Task[];
   readonly #key: Uint8Array;
   readonly #prefilter: ReturnType<typeof prefilterFor> | undefined;
@@ -101,19 +122,19 @@ class RuleMasker implements Masker {
     this.#key = hashKey;
     this.scans = this.#tasks.length > 0;
     this.shortestBytes = Math.min(...this.#tasks.map((task) => task.detector.leastBytes));
-    this.flags = new Uint32Array(this.scans ? 2 * FLAGS_MAX : 0);
-    this.#fieldFlags = new Uint32Array(this.scans ? 2 * FIELD_FLAGS_MAX : 0);
+    this.flags = new Uint32Array(this.scans ? 2 * FLAGS_MAX + 1 : 0);
+    this.#fieldFlags = new Uint32Array(this.scans ? 2 * FIELD_FLAGS_MAX + 1 : 0);
     const names: DetectorName[] = this.#tasks.map((task) => task.detector.name);
     this.#prefilter = this.scans ? prefilterFor(names, engine) : undefined;
   }
 
-  scan(bytes: Uint8Array, start: number, end: number): number {
-    return this.#prefilter === undefined ? 0 : this.#prefilter(bytes, start, end, this.flags);
+  scan(bytes: Uint8Array, start: number, end: number, work?: Work): number {
+    return this.#prefilter === undefined ? 0 : scanWithin(this.#prefilter, bytes, start, end, this.flags, work);
   }
 
-  kindsIn(bytes: Uint8Array, start: number, end: number): number {
+  kindsIn(bytes: Uint8Array, start: number, end: number, work?: Work): number {
     if (this.#prefilter === undefined || end - start < this.shortestBytes) return 0;
-    const count = this.#prefilter(bytes, start, end, this.#fieldFlags);
+    const count = scanWithin(this.#prefilter, bytes, start, end, this.#fieldFlags, work);
     if (count < 0) return ALL_KINDS;
     let kinds = 0;
     for (let i = 0; i < count; i++) kinds |= this.#fieldFlags[FIELD_FLAGS_MAX + i];
@@ -124,23 +145,29 @@ class RuleMasker implements Masker {
     bytes: Uint8Array,
     start: number,
     end: number,
-    kinds: number = ALL_KINDS,
-    mostBytes: number = LIMITS.maskedValueBytes,
+    suspected?: number,
+    mostBytes: number = LIMITS.maskedRowBytes,
   ): Uint8Array | null | undefined {
-    if (end - start > mostBytes) return this.#whole(kinds === ALL_KINDS ? this.kindsIn(bytes, start, end) : kinds);
+    this.searched = 0;
     if (end - start < this.shortestBytes) return undefined;
+    if (end - start > Math.min(mostBytes, LIMITS.maskedValueBytes)) return this.#whole(suspected ?? this.kindsIn(bytes, start, end));
+    const kinds = suspected ?? ALL_KINDS;
     this.#facts.read(bytes, start, end);
     if (!this.#any(kinds)) return undefined;
+    this.searched = VALUE_BYTES;
     let text: ByteText = Buffer.prototype.latin1Slice.call(bytes, start, end);
     let strictest: Task | undefined;
     let wanted = kinds;
     let result: Uint8Array | undefined;
     for (let round = 0; round < ROUNDS_MAX; round++) {
-      const { masked, task } = this.#round(text, wanted);
+      this.searched += text.length;
+      if (this.searched > mostBytes) break;
+      const { masked, task } = this.#round(text, wanted, mostBytes);
       if (task !== undefined && (strictest === undefined || STRICTNESS[task.method] > STRICTNESS[strictest.method])) strictest = task;
       if (strictest === undefined) return undefined;
       this.lastRule = strictest.rule;
       if (masked === null) return null;
+      if (this.searched > mostBytes) break;
       if (masked === text) return result;
       // What a replacement brings together may be anything, so it is searched like any field.
       text = masked;
@@ -149,14 +176,14 @@ class RuleMasker implements Masker {
       if (wanted === 0) return result;
       this.#facts.read(result, 0, result.length);
     }
-    return Buffer.from(REDACTED);
+    return this.#whole(kinds | wanted);
   }
 
   column(method: MaskMethod, bytes: Uint8Array, start: number, end: number): Uint8Array | null {
     return maskWhole(method, bytes.subarray(start, end), this.#key);
   }
 
-  /** A value that is too long for the exact matchers: the strictest of the rules whose detectors suspect something decides. */
+  /** A value that is too much for the exact matchers: the strictest of the rules whose detectors suspect something decides. */
   #whole(kinds: number): Uint8Array | null | undefined {
     let strictest: Task | undefined;
     for (const task of this.#tasks) {
@@ -178,8 +205,11 @@ class RuleMasker implements Masker {
     return (kinds & wanted) !== 0 && this.#facts.bytes >= detector.leastBytes && detector.possible(this.#facts);
   }
 
-  /** One pass over the text that the facts are of; `task` is the strictest that found something. */
-  #round(text: ByteText, kinds: number): { masked: ByteText | null; task: Task | undefined } {
+  /**
+   * One pass over the text that the facts are of; `task` is the strictest that found something. Where what it found brings `searched`
+   * over `mostBytes` nothing is replaced.
+   */
+  #round(text: ByteText, kinds: number, mostBytes: number): { masked: ByteText | null; task: Task | undefined } {
     const findings: Finding[] = [];
     for (const task of this.#tasks) {
       if (!this.#applies(task, kinds)) continue;
@@ -194,6 +224,8 @@ class RuleMasker implements Masker {
     for (const { start, end, task, whole } of merge(findings)) {
       if (strictest === undefined || STRICTNESS[task.method] > STRICTNESS[strictest.method]) strictest = task;
       if (task.method === "null") return { masked: null, task };
+      this.searched += task.method === "hash" ? HASHED_MATCH_BYTES : MATCH_BYTES;
+      if (this.searched > mostBytes) return { masked: text, task: strictest };
       const method = task.method === "partial" && !whole ? "redact" : task.method;
       masked += text.slice(copied, start) + replacement(method, task.detector.name, text.slice(start, end), this.#key);
       copied = end;

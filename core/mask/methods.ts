@@ -1,4 +1,4 @@
-import { createHmac } from "node:crypto";
+import { hash } from "node:crypto";
 import type { DetectorName, MaskMethod } from "../policy/types.ts";
 import { type ByteText, digitsOf } from "./bytes.ts";
 
@@ -7,12 +7,40 @@ export const STRICTNESS: Readonly<Record<MaskMethod, number>> = { null: 3, redac
 
 const BASE32 = "abcdefghijklmnopqrstuvwxyz234567";
 
+const BLOCK_BYTES = 64;
+
+/** The key under the inner and the outer pad of HMAC. */
+interface Pads {
+  readonly inner: Buffer;
+  readonly outer: Buffer;
+}
+
+const padsOf = new WeakMap<Uint8Array, Pads>();
+
+function pads(key: Uint8Array): Pads {
+  let found = padsOf.get(key);
+  if (found === undefined) {
+    const block = Buffer.alloc(BLOCK_BYTES);
+    block.set(key.length > BLOCK_BYTES ? hash("sha256", key, "buffer") : key);
+    found = { inner: block.map((byte) => byte ^ 0x36) as Buffer, outer: block.map((byte) => byte ^ 0x5c) as Buffer };
+    padsOf.set(key, found);
+  }
+  return found;
+}
+
+/** HMAC-SHA-256 (RFC 2104) of two one-shot digests: a quarter of what an Hmac object costs, and a value may hold thousands of matches. */
+export function hmacSha256(key: Uint8Array, value: Uint8Array | string): Buffer {
+  const { inner, outer } = pads(key);
+  const bytes = typeof value === "string" ? Buffer.from(value) : value;
+  return hash("sha256", Buffer.concat([outer, hash("sha256", Buffer.concat([inner, bytes]), "buffer")]), "buffer");
+}
+
 /**
  * A keyed, stable token: `h:` and 80 bits of HMAC-SHA-256 in base32. Equal values give equal tokens under one key, so
  * joins and counts still work; without the key a guessed value cannot be confirmed.
  */
 export function hashToken(key: Uint8Array, value: Uint8Array | string): string {
-  const digest = createHmac("sha256", key).update(value).digest();
+  const digest = hmacSha256(key, value);
   let token = "h:";
   let bits = 0;
   let held = 0;

@@ -20,7 +20,10 @@ export const KIND_BITS: Readonly<Record<DetectorName, number>> = {
 export const ALL_KINDS = Object.values(KIND_BITS).reduce((all, bit) => all | bit, 0);
 
 export type PrefilterEngine = "native" | "regexp";
-/** Like Masker.scan. */
+/**
+ * Like Masker.scan. @param flags two words for each flag, then one: what may be read closely (Work), and afterwards what is left of it
+ * (the portable engine does not count)
+ */
 export type Prefilter = (bytes: Uint8Array, start: number, end: number, flags: Uint32Array) => number;
 
 type Flagged = readonly [pattern: string, flags: "" | "i"];
@@ -174,7 +177,7 @@ function regexp(detectors: readonly DetectorName[]): Prefilter {
   );
   return (bytes, start, end, flags) => {
     const text = Buffer.prototype.latin1Slice.call(bytes, start, end);
-    const capacity = flags.length / 2;
+    const capacity = flags.length >> 1;
     let count = 0;
     for (const form of forms) {
       form.lastIndex = 0;

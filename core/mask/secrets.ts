@@ -3,18 +3,27 @@ import type { ByteText, Span } from "./bytes.ts";
 const isBase64Url = (code: number): boolean =>
   (code >= 0x30 && code <= 0x39) || (code >= 0x41 && code <= 0x5a) || (code >= 0x61 && code <= 0x7a) || code === 0x2d || code === 0x5f;
 
-/** A JOSE header is a JSON object that names an algorithm (RFC 7515 section 4.1.1). */
-function isJoseHeader(part: string): boolean {
-  // A header with certificates may be long, but not unbounded.
-  if (part.length > 16_384) return true;
-  const json = Buffer.from(part, "base64url").toString();
-  // Cheaper than a parser's exception.
-  if (!json.includes('"alg"')) return false;
-  try {
-    const header: unknown = JSON.parse(json);
-    return typeof header === "object" && header !== null && "alg" in header;
-  } catch {
-    return false;
+/** Texts with an algorithm that are no JSON after all, of one field: each costs an exception, so after these such a text counts as a header. */
+const BROKEN_HEADERS_MAX = 64;
+
+/** Tells JOSE headers: JSON objects that name an algorithm (RFC 7515 section 4.1.1). One for each field. */
+class JoseHeaders {
+  #broken = 0;
+
+  has(part: string): boolean {
+    // A header with certificates may be long, but not unbounded.
+    if (part.length > 16_384) return true;
+    const json = Buffer.from(part, "base64url").toString();
+    // Cheaper than a parser's exception.
+    if (!json.includes('"alg"')) return false;
+    if (this.#broken >= BROKEN_HEADERS_MAX) return true;
+    try {
+      const header: unknown = JSON.parse(json);
+      return typeof header === "object" && header !== null && "alg" in header;
+    } catch {
+      this.#broken += 1;
+      return false;
+    }
   }
 }
 
@@ -43,13 +52,14 @@ function tokenEnd(text: ByteText, firstEnd: number): number {
 
 /** JSON Web Tokens in compact form; the first part is a JOSE header (`eyJ` is `{"` in base64url). */
 export function jsonWebTokens(text: ByteText, found: Span[]): void {
+  const headers = new JoseHeaders();
   for (let start = text.indexOf("eyJ"); start >= 0; ) {
     const firstEnd = runEnd(text, start);
     let next = firstEnd;
     if (text[firstEnd] === ".") {
       const end = tokenEnd(text, firstEnd);
       for (let tries = 0; end >= 0 && tries < HEADER_STARTS_MAX && start >= 0 && start < firstEnd; tries++) {
-        if (isJoseHeader(text.slice(start, firstEnd))) {
+        if (headers.has(text.slice(start, firstEnd))) {
           found.push({ start, end });
           next = end;
           break;

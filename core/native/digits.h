@@ -120,7 +120,8 @@ inline bool startsWithZeros(const uint8_t* end, int length, const DigitShape& sh
   return false;
 }
 
-// One run of digits and separators, bytes[start, end). emit(offset, kinds) returns false to stop.
+// One run of digits and separators, bytes[start, end). emit(offset, kinds) returns false to stop, and so does emit.spend(units), which
+// is told what is read closely.
 template <class Emit>
 bool readRun(const uint8_t* bytes, size_t start, size_t end, const DigitRules& rules, size_t digitsInRun, Emit emit) {
   struct {
@@ -192,14 +193,15 @@ bool tryCode(const uint8_t* bytes, size_t length, size_t at, const CodeTable& ta
   for (; next < length && read < form.length; next++) {
     const uint8_t kind = kClasses.of[bytes[next]];
     if ((kind & (kDigit | kLetter)) != 0) {
-      if ((kind & form.classes[read]) == 0) return true;
+      if ((kind & form.classes[read]) == 0) break;
       rest = appended(rest, codeValue(bytes[next]));
       read++;
       gap = 0;
     } else if (kind != kTight || ++gap > kGapMax) {
-      return true;
+      break;
     }
   }
+  if (!emit.spend(next - at)) return false;
   if (read < form.length) return true;
   for (size_t i = at; i < at + 4; i++) rest = appended(rest, codeValue(bytes[i]));
   return rest != 1 || emit(next - 1, table.kinds);
@@ -328,6 +330,7 @@ bool readRunAround(const uint8_t* bytes, size_t length, size_t at, const DigitRu
   while (start > *read && inRun(bytes[start - 1])) digits += kClasses.of[bytes[--start]] & kDigit;
   while (end < length && inRun(bytes[end])) digits += kClasses.of[bytes[end++]] & kDigit;
   *read = end;
+  if (!emit.spend(end - start)) return false;
   return digits < static_cast<size_t>(rules.least) || readRun(bytes, start, end, rules, digits, emit);
 }
 

@@ -193,13 +193,18 @@ bool verifyOne(const uint8_t* bytes, size_t length, size_t at, const Literal& li
     if ((literal.caseless ? fold(start[k]) : start[k]) != static_cast<uint8_t>(literal.text[k])) return true;
   }
   const size_t end = at - literal.anchor + size;
+  if (!emit.spend(static_cast<size_t>(literal.token + literal.window) / 4)) return false;
   return !follows(literal, bytes, end, length) || emit(end - 1, literal.kinds);
 }
+
+// What a look at the fingerprints of one position costs, in units of emit.spend().
+constexpr size_t kCandidateUnits = 2;
 
 // The literals of some buckets whose fingerprint may stand at `at`.
 template <class Emit>
 bool verify(const uint8_t* bytes, size_t length, size_t at, uint8_t buckets, const LiteralSet& set, Emit emit) {
   uint32_t word = 0;
+  if (!emit.spend(kCandidateUnits)) return false;
   if (at + kFingerprint <= length) {
     for (size_t k = 0; k < kFingerprint; k++) word |= static_cast<uint32_t>(bytes[at + k]) << (8 * k);
   } else {

@@ -33,6 +33,17 @@ struct Hits {
   size_t capacity;
   uint32_t base;
   bool ascending;
+  // What may still be read closely: a unit is a byte of a run of digits or of a code, or four bytes behind a literal.
+  size_t work;
+
+  bool spend(size_t units) {
+    if (units > work) {
+      work = 0;
+      return false;
+    }
+    work -= units;
+    return true;
+  }
 
   // Several matches that end at one byte come one after the other: kept once, with the kinds of all. False: no room.
   bool add(size_t offset, uint32_t found) {
@@ -69,6 +80,13 @@ struct Hits {
     }
     count = kept;
   }
+};
+
+// What the scanners tell: a match, and what they are about to read closely. False: stop.
+struct Sink {
+  Hits* hits;
+  bool operator()(size_t offset, uint32_t kinds) const { return hits->add(offset, kinds); }
+  bool spend(size_t units) const { return hits->spend(units); }
 };
 
 bool readProperty(napi_env env, napi_value object, const char* name, napi_value* out) {
@@ -242,7 +260,8 @@ bool readView(napi_env env, napi_value value, napi_typedarray_type wanted, View*
 }
 
 // scan(database, bytes, start, end, flags) -> number of matches: their offsets, ascending and distinct, stand in the first half of
-// flags, their kinds at the same places of the second half; -1: they do not fit
+// flags, their kinds at the same places of the second half; -1: they do not fit. Where flags has an odd number of words the last one
+// bounds what is read closely (Hits::work) and tells what is left of it; -1 when it does not suffice.
 napi_value Scan(napi_env env, napi_callback_info info) {
   size_t count = 5;
   napi_value arguments[5];
@@ -263,15 +282,17 @@ napi_value Scan(napi_env env, napi_callback_info info) {
   if (start == end) return number(env, 0);
   uint32_t* ends = reinterpret_cast<uint32_t*>(flags.data);
   const size_t capacity = flags.length / 2;
-  Hits hits = {ends, ends + capacity, 0, capacity, static_cast<uint32_t>(start), true};
+  uint32_t* work = flags.length % 2 == 1 ? &ends[flags.length - 1] : nullptr;
+  Hits hits = {ends, ends + capacity, 0, capacity, static_cast<uint32_t>(start), true, work == nullptr ? SIZE_MAX : *work};
   const Database& database = *static_cast<Database*>(wrapped);
   const uint8_t* first = bytes.data + start;
   const size_t length = static_cast<size_t>(end - start);
   static const size_t lanes = lanesHere();  // a fact of the processor, the same in every environment
-  auto add = [&hits](size_t offset, uint32_t kinds) { return hits.add(offset, kinds); };
-  if (!scanLiterals(first, length, database.literals, lanes, add) || !scanDigits(first, length, database.digits, database.codes, lanes, add)) {
-    return number(env, -1);
-  }
+  const Sink sink = {&hits};
+  const bool whole =
+      scanLiterals(first, length, database.literals, lanes, sink) && scanDigits(first, length, database.digits, database.codes, lanes, sink);
+  if (work != nullptr) *work = static_cast<uint32_t>(hits.work);
+  if (!whole) return number(env, -1);
   hits.order();
   return number(env, static_cast<int64_t>(hits.count));
 }

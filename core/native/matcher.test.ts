@@ -77,6 +77,25 @@ test("overflow answers -1", () => {
   assert.equal(compilePatterns({ ...EMPTY, numbers: [thirteen] }).scan(bytes, 0, bytes.length, new Uint32Array(2)), -1);
 });
 
+test("an odd word bounds what is read closely, and tells what is left", () => {
+  const database = compilePatterns({ ...EMPTY, numbers: [thirteen], literals: [literal("a")] });
+  const scan = (text: string, work: number): readonly [found: number, left: number] => {
+    const flags = new Uint32Array(2 * 8 + 1);
+    flags[16] = work;
+    const bytes = Buffer.from(text);
+    return [database.scan(bytes, 0, bytes.length, flags), flags[16]];
+  };
+  const number = "4000000000006";
+  assert.deepEqual(scan(number, 100), [1, 100 - number.length]);
+  assert.deepEqual(scan(number, number.length), [1, 0]);
+  assert.deepEqual(scan(number, number.length - 1), [-1, 0]);
+  // One run is one piece of work, however long, and what is none costs nothing.
+  assert.deepEqual(scan("5".repeat(1_000_000), 999_999), [-1, 0]);
+  assert.deepEqual(scan("nothing else".replaceAll("a", "e"), 0), [0, 0]);
+  assert.ok(scan("a".repeat(8), 1_000)[1] < 1_000);
+  assert.equal(scan("a", 0)[0], -1);
+});
+
 test("arguments are checked", () => {
   assert.throws(() => hits({ literals: [literal("")] }, ""), TypeError);
   assert.throws(() => hits({ literals: [literal("x".repeat(65))] }, ""), TypeError);

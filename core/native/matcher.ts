@@ -68,8 +68,10 @@ export interface PatternSet {
 export interface PatternDatabase {
   /**
    * Scan bytes[start, end). Writes the offset (absolute in `bytes`) of the last byte of every match, ascending and distinct, to the
-   * first half of `flags`, and the kinds of all matches that end there to the same place of the second half.
-   * @returns how many were written; -1 when they do not fit
+   * first half of `flags`, and the kinds of all matches that end there to the same place of the second half. Where `flags` has an odd
+   * number of words, the last one bounds what is read closely (a byte of a run of digits or of a code counts as one), and tells
+   * afterwards what is left of it.
+   * @returns how many were written; -1 when they do not fit, or there is more to read closely than that
    */
   scan(bytes: Uint8Array, start: number, end: number, flags: Uint32Array): number;
 }

@@ -1,7 +1,10 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
 import fc from "fast-check";
-import { binaryForm, maskBinary, type Search } from "./binary-values.ts";
+import { createMasker } from "../../core/mask/masker.ts";
+import { KIND_BITS } from "../../core/mask/prefilter.ts";
+import type { DetectorName } from "../../core/policy/types.ts";
+import { binaryForm, GIVE_UP, maskBinary, type Search } from "./binary-values.ts";
 
 /** Finds SECRET and the digits 4242. */
 const search: Search = (bytes, start, end) => {
@@ -22,16 +25,36 @@ const int64 = (value: bigint): Buffer => {
 };
 
 test("numbers that show a find become NULL", () => {
-  assert.equal(mask(20, int64(14242n)), null);
-  assert.equal(mask(20, int64(-14242n)), null);
-  assert.equal(mask(20, int64(1n)), undefined);
+  assert.equal(mask(20, int64(1_424_200_000_000n)), null);
+  assert.equal(mask(20, int64(-1_424_200_000_000n)), null);
+  for (const value of [1n, 4242n, -4242n, 2n ** 39n - 4242n]) assert.equal(mask(20, int64(value)), undefined, String(value));
   const double = Buffer.alloc(8);
-  double.writeDoubleBE(142421.5);
+  double.writeDoubleBE(1_424_200_000_000.5);
   assert.equal(mask(701, double), null);
-  for (const value of [Number.NaN, Number.POSITIVE_INFINITY, 4242e20, 1.5]) {
+  for (const value of [Number.NaN, Number.POSITIVE_INFINITY, 4242e20, 1.5, 4242.5, -4242]) {
     double.writeDoubleBE(value);
     assert.equal(mask(701, double), undefined, String(value));
   }
+});
+
+test("in the numbers that are passed over no detector finds anything", () => {
+  const rule = { name: "r", columns: [], detect: Object.keys(KIND_BITS) as DetectorName[], with: "redact", predicates: "deny" } as const;
+  const masker = createMasker([rule], Buffer.alloc(32, 1), undefined);
+  const harmless = (text: string) => assert.equal(masker.field(Buffer.from(text), 0, text.length), undefined, text);
+  const most = 2 ** 39 - 1;
+  fc.assert(
+    fc.property(fc.double({ min: -most, max: most, noNaN: true }), (value) => harmless(String(value))),
+    { numRuns: 5_000 },
+  );
+  fc.assert(
+    fc.property(fc.integer({ min: -most, max: most }), fc.bigInt({ min: 0n, max: 10n ** 17n }), (whole, fraction) => {
+      harmless(String(whole));
+      harmless(String(Number(`${whole}.${fraction}`)));
+    }),
+    { numRuns: 5_000 },
+  );
+  // The digits of a card, behind the point.
+  harmless("0.4111111111111111");
 });
 
 /** PostgreSQL's numeric of a decimal number, without zeros at either end of its groups. */
@@ -126,10 +149,22 @@ test("arrays are searched element by element, whatever stands before one", () =>
   assert.deepEqual(mask(1009, text("a", "GONE", "b")), text("a", null, "b"));
   assert.equal(mask(1009, text("a", null)), undefined);
   assert.equal(mask(1009, array(25, [], 0)), undefined);
-  assert.deepEqual(mask(1016, array(20, [int64(1n), int64(4242n)])), array(20, [int64(1n), null]));
+  assert.deepEqual(mask(1016, array(20, [int64(4242n), int64(4_242_000_000_000n)])), array(20, [int64(4242n), null]));
   assert.deepEqual(mask(3807, array(3802, [Buffer.from('\x01"SECRET"')], 2)), array(3802, [Buffer.from('\x01"-"')], 2));
   assert.equal(binaryForm(1007), "inert");
   assert.equal(binaryForm(1009), "array");
+});
+
+test("too much to search: the whole value becomes NULL", () => {
+  const value = array(25, [Buffer.from("a"), Buffer.from("b"), Buffer.from("c")]);
+  let asked = 0;
+  const wearied: Search = () => (++asked === 2 ? GIVE_UP : undefined);
+  assert.equal(maskBinary(1009, value, 0, value.length, wearied), null);
+  assert.equal(asked, 2);
+  assert.equal(
+    maskBinary(25, Buffer.from("a"), 0, 1, () => GIVE_UP),
+    null,
+  );
 });
 
 test("what is not a value of its type ends the session", () => {

@@ -6,8 +6,16 @@ import { SluiceError } from "../../core/errors.ts";
  */
 export type BinaryForm = "inert" | "text" | "json" | "jsonb" | "int8" | "float8" | "numeric" | "bytes";
 
-/** Looks through text. @returns undefined: nothing found; null: NULL; else what goes in its place */
-export type Search = (bytes: Uint8Array, start: number, end: number) => Uint8Array | null | undefined;
+/** Too much to search: the whole value becomes NULL. */
+export const GIVE_UP = Symbol("give up");
+
+/**
+ * Looks through text. @param cost of what it stands for: 1, and more for what took long to make
+ * @returns undefined: nothing found; null: NULL; else what goes in its place
+ */
+export type Search = (bytes: Uint8Array, start: number, end: number, cost: number) => Uint8Array | null | undefined | typeof GIVE_UP;
+
+type Found = ReturnType<Search>;
 
 const FORMS = new Map<number, BinaryForm>();
 const form = (name: BinaryForm, ...types: readonly number[]) => {
@@ -67,43 +75,46 @@ export function binaryForm(type: number): BinaryForm | "array" | undefined {
   return FORMS.get(element) === "inert" ? "inert" : "array";
 }
 
+/** Whether it is an array in whose bytes the text of its elements stands. */
+export function holdsText(type: number): boolean {
+  const element = ELEMENTS.get(type);
+  const name = element === undefined ? undefined : FORMS.get(element);
+  return name === "text" || name === "json" || name === "jsonb" || name === "bytes";
+}
+
 /**
  * A value that may have to change, bytes[start, end). What is put in place of a find is a value of the type again; where there is
  * none, as for numbers, it is NULL. @throws SluiceError SLUICE_PROTOCOL_VIOLATION when it is not a value of the type
  */
 export function maskBinary(type: number, bytes: Uint8Array, start: number, end: number, search: Search): Uint8Array | null | undefined {
   const element = ELEMENTS.get(type);
-  return element === undefined ? maskForm(FORMS.get(type), bytes, start, end, search) : maskArray(element, bytes, start, end, search);
+  if (element !== undefined) return maskArray(element, bytes, start, end, search);
+  const found = maskForm(FORMS.get(type), bytes, start, end, search);
+  return found === GIVE_UP ? null : found;
 }
 
-function maskForm(
-  name: BinaryForm | undefined,
-  bytes: Uint8Array,
-  start: number,
-  end: number,
-  search: Search,
-): Uint8Array | null | undefined {
+function maskForm(name: BinaryForm | undefined, bytes: Uint8Array, start: number, end: number, search: Search): Found {
   switch (name) {
     case "inert":
       return undefined;
     case "text":
-      return search(bytes, start, end);
+      return search(bytes, start, end, 1);
     case "json":
       return searchJson(bytes, start, end, search);
     case "jsonb": {
       // One version byte, then the text.
       if (end === start || bytes[start] !== 1) throw malformed("jsonb");
       const found = searchJson(bytes, start + 1, end, search);
-      return found == null ? found : Buffer.concat([bytes.subarray(start, start + 1), found]);
+      return found == null || found === GIVE_UP ? found : Buffer.concat([bytes.subarray(start, start + 1), found]);
     }
     case "bytes":
-      return search(bytes, start, end) === undefined ? undefined : null;
+      return orNull(search(bytes, start, end, 1));
     case "int8":
       if (end - start !== 8) throw malformed("int8");
-      return searchNumber(String(viewOf(bytes).getBigInt64(start)), search);
+      return isSmallInteger(bytes, start) ? undefined : searchNumber(String(viewOf(bytes).getBigInt64(start)), search);
     case "float8":
       if (end - start !== 8) throw malformed("float8");
-      return searchNumber(floatText(viewOf(bytes).getFloat64(start)), search);
+      return isSmallFloat(bytes, start) ? undefined : searchNumber(floatText(viewOf(bytes).getFloat64(start)), search);
     case "numeric":
       return searchNumber(numericText(bytes, start, end), search);
     default:
@@ -114,15 +125,36 @@ function maskForm(
 const viewOf = (bytes: Uint8Array): DataView => new DataView(bytes.buffer, bytes.byteOffset, bytes.byteLength);
 
 /** What is put in place of a number inside JSON has no quotes around it: where the whole is not JSON any more it becomes NULL. */
-function searchJson(bytes: Uint8Array, start: number, end: number, search: Search): Uint8Array | null | undefined {
-  const found = search(bytes, start, end);
-  return found == null || isJson(found) ? found : null;
+function searchJson(bytes: Uint8Array, start: number, end: number, search: Search): Found {
+  const found = search(bytes, start, end, 1);
+  return found == null || found === GIVE_UP || isJson(found) ? found : null;
 }
 
-function searchNumber(text: string, search: Search): null | undefined {
-  const digits = Buffer.from(text, "latin1");
-  return search(digits, 0, digits.length) === undefined ? undefined : null;
+/**
+ * In numbers below 2^39 nothing is found: they have fewer digits before the point than a card, and those behind it are a fraction.
+ * Large arrays are full of such numbers, so this looks at their bytes only.
+ */
+const SMALL_BITS = 39;
+
+function isSmallInteger(bytes: Uint8Array, start: number): boolean {
+  const upper = (bytes[start] << 24) | (bytes[start + 1] << 16) | (bytes[start + 2] << 8) | bytes[start + 3];
+  const bound = 2 ** (SMALL_BITS - 32);
+  return upper >= -bound && upper < bound;
 }
+
+/** By its exponent (IEEE 754 binary64). */
+const isSmallFloat = (bytes: Uint8Array, start: number): boolean =>
+  (((bytes[start] & 0x7f) << 4) | (bytes[start + 1] >> 4)) < 1023 + SMALL_BITS;
+
+/** Digits for which a number counts as one more. */
+const DIGITS_PER_COST = 32;
+
+function searchNumber(text: string, search: Search): null | undefined | typeof GIVE_UP {
+  const digits = Buffer.from(text, "latin1");
+  return orNull(search(digits, 0, digits.length, 1 + Math.floor(digits.length / DIGITS_PER_COST)));
+}
+
+const orNull = (found: Found) => (found === undefined || found === GIVE_UP ? found : null);
 
 /** As the server shows it: from 10^15 on with an exponent, in which nothing is found. */
 const floatText = (value: number): string => (Number.isFinite(value) && Math.abs(value) < 1e15 ? String(value) : "");
@@ -174,6 +206,7 @@ function maskArray(element: number, bytes: Uint8Array, start: number, end: numbe
     if (length < -1 || (length > 0 && at + 4 + length > end)) throw malformed("array");
     const valueEnd = at + 4 + Math.max(length, 0);
     const found = length < 0 ? undefined : maskForm(name, bytes, at + 4, valueEnd, search);
+    if (found === GIVE_UP) return null;
     if (found !== undefined) {
       const head = Buffer.alloc(4);
       head.writeInt32BE(found === null ? -1 : found.length);
@@ -193,6 +226,8 @@ function maskArray(element: number, bytes: Uint8Array, start: number, end: numbe
 }
 
 export function isJson(bytes: Uint8Array): boolean {
+  // A value that was replaced whole. Rows may have a thousand of them, and each would cost an exception.
+  if (bytes[0] === 0x5b && bytes[1] === 0x52) return false;
   try {
     JSON.parse(Buffer.from(bytes.buffer, bytes.byteOffset, bytes.byteLength).toString("utf8"));
     return true;

@@ -1,4 +1,4 @@
-import type { Masker } from "../../core/mask/types.ts";
+import type { Masker, Work } from "../../core/mask/types.ts";
 
 /**
  * What the prefilter suspects in a chunk of bytes. It looks at the chunk once, ahead of what is asked for, and its answers are read in
@@ -22,15 +22,24 @@ export class ChunkFlags {
     return this.#scanned === bytes && start < this.#scannedUpTo;
   }
 
-  /** Whether something is suspected in bytes[start, end). @param available end of what is known of the chunk */
-  any(masker: Masker, bytes: Uint8Array, start: number, end: number, available: number): boolean {
-    return this.cleanUpTo(masker, bytes, start, available) < end;
+  /** The prefilter told all that it suspects, so that kinds() only has to look it up. */
+  get complete(): boolean {
+    return this.#found >= 0;
+  }
+
+  /**
+   * Whether something is suspected in bytes[start, end).
+   * @param available end of what is known of the chunk
+   * @param work of the row that begins here; a chunk with others behind it is small
+   */
+  any(masker: Masker, bytes: Uint8Array, start: number, end: number, available: number, work: Work): boolean {
+    return this.cleanUpTo(masker, bytes, start, available, work) < end;
   }
 
   /** Nothing is suspected before this of bytes[start, available); `start`: there may be something everywhere. */
-  cleanUpTo(masker: Masker, bytes: Uint8Array, start: number, available: number): number {
+  cleanUpTo(masker: Masker, bytes: Uint8Array, start: number, available: number, work: Work): number {
     if (!this.covers(bytes, start)) {
-      this.#found = masker.scan(bytes, start, available);
+      this.#found = masker.scan(bytes, start, available, work);
       this.#scanned = bytes;
       this.#scannedUpTo = available;
       this.#next = 0;
@@ -42,8 +51,8 @@ export class ChunkFlags {
   }
 
   /** Kinds suspected in bytes[start, end), a part of what any() was asked about; parts are asked for in their order. */
-  kinds(masker: Masker, bytes: Uint8Array, start: number, end: number): number {
-    if (this.#found < 0) return masker.kindsIn(bytes, start, end);
+  kinds(masker: Masker, bytes: Uint8Array, start: number, end: number, work: Work): number {
+    if (this.#found < 0) return masker.kindsIn(bytes, start, end, work);
     const { flags, flagsMax } = masker;
     let kinds = 0;
     for (; this.#next < this.#found && flags[this.#next] < end; this.#next += 1) {

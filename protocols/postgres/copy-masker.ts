@@ -7,7 +7,7 @@ import { type CopyPlan, SEARCHED } from "./copy-plan.ts";
 import { ESCAPES, escapeCsv, escapeText, FieldCutter, QUOTED, unescapeCsv, unescapeText } from "./copy-text.ts";
 import { actsAlways, RowMasker } from "./rows.ts";
 import type { CopyFormat } from "./sql/types.ts";
-import { type ColumnAction, ValueMasker } from "./values.ts";
+import { type ColumnAction, EVERY_KIND, ValueMasker } from "./values.ts";
 
 /** Masks the CopyData messages of one COPY TO STDOUT. The rows are a stream: messages need not begin and end with them. */
 export interface CopyMasker {
@@ -216,10 +216,11 @@ class TextCopyMasker extends StreamMasker {
     const masker = this.#masker;
     if (!masker.scans) return false;
     if (!this.#plain) return true;
-    return this.#flags.any(masker, bytes, start, end, available);
+    return this.#flags.any(masker, bytes, start, end, available, this.#values.work);
   }
 
   protected passes(bytes: Uint8Array, start: number, end: number, available: number): boolean {
+    this.#values.newRow();
     this.#suspected = this.#suspects(bytes, start, end, available);
     if (this.#suspected || this.#always || this.#headerAwaited || end === start || bytes[end - 1] !== LF) return false;
     const csv = this.#format.kind === "csv";
@@ -230,7 +231,8 @@ class TextCopyMasker extends StreamMasker {
 
   protected clean(bytes: Uint8Array, start: number, available: number): number {
     if (this.#always || this.#headerAwaited || !this.#plain) return start;
-    const upTo = this.#masker.scans ? this.#flags.cleanUpTo(this.#masker, bytes, start, available) : available;
+    this.#values.newRow();
+    const upTo = this.#masker.scans ? this.#flags.cleanUpTo(this.#masker, bytes, start, available, this.#values.work) : available;
     if (upTo === start) return start;
     const csv = this.#format.kind === "csv";
     for (let at = start; at < upTo; at += 1) {
@@ -266,7 +268,8 @@ class TextCopyMasker extends StreamMasker {
       return;
     }
     this.rows += 1;
-    this.#values.newRow();
+    // The first row of a message shares what it may cost with the look at the whole message.
+    if (!own || this.rows > 1) this.#values.newRow();
     const { starts, ends, marks } = this.#cutter;
     // What was held the prefilter has not seen in one piece.
     const suspected = this.#suspected || (!own && this.#masker.scans);
@@ -279,6 +282,7 @@ class TextCopyMasker extends StreamMasker {
   }
 
   #field(action: ColumnAction, bytes: Uint8Array, start: number, end: number, marks: number, counts: Map<string, number>): void {
+    if (action.kind === "decode") throw new SluiceError("SLUICE_INTERNAL", "a binary form in COPY as text");
     const format = this.#format;
     const csv = format.kind === "csv";
     const quoted = (marks & QUOTED) !== 0;
@@ -286,13 +290,26 @@ class TextCopyMasker extends StreamMasker {
     let value = bytes;
     let from = quoted ? start + 1 : start;
     let to = quoted ? end - 1 : end;
-    if ((marks & ESCAPES) !== 0) {
-      value = csv ? unescapeCsv(bytes, from, to, format) : unescapeText(bytes, from, to);
-      from = 0;
-      to = value.length;
+    let kinds = 0;
+    // What is too large for the exact matchers is not unescaped where it is suspected as it stands.
+    const large = action.kind === "scan" && to - from > LIMITS.maskedValueBytes;
+    if (large) kinds = this.#masker.kindsIn(value, from, to, this.#values.work);
+    if ((marks & ESCAPES) !== 0 && kinds === 0) {
+      const work = action.kind === "scan" ? this.#values.work : { left: Number.POSITIVE_INFINITY };
+      const unescaped = csv ? unescapeCsv(bytes, from, to, format, work) : unescapeText(bytes, from, to, work);
+      if (unescaped === undefined) {
+        this.#values.exhaust();
+        kinds = EVERY_KIND;
+      } else {
+        value = unescaped;
+        from = 0;
+        to = value.length;
+      }
     }
-    const kinds = action.kind === "scan" ? this.#masker.kindsIn(value, from, to) : 0;
-    if (action.kind === "scan" && kinds === 0) return;
+    if (action.kind === "scan" && kinds === 0) {
+      if (!large || value !== bytes) kinds = this.#masker.kindsIn(value, from, to, this.#values.work);
+      if (kinds === 0) return;
+    }
     const masked = this.#values.value(action, value, from, to, this.#masker, kinds, counts);
     if (masked === undefined) return;
     if (masked === null) this.replace(bytes, start, end, this.#null);

@@ -1,4 +1,5 @@
 import { SluiceError } from "../../core/errors.ts";
+import type { Work } from "../../core/mask/types.ts";
 import type { CopyFormat } from "./sql/types.ts";
 
 // The text and CSV formats of COPY TO (PostgreSQL documentation, COPY, File Formats; src/backend/commands/copyto.c).
@@ -28,6 +29,9 @@ export class FieldCutter {
   readonly marks: Uint8Array;
   readonly #format: CopyFormat;
   readonly #columns: number;
+  /** 1 for the bytes that mean something outside quotes, and between them. */
+  readonly #bareStops = new Uint8Array(256);
+  readonly #quotedStops = new Uint8Array(256);
   #at = 0;
   #field = 0;
   #place = FIELD;
@@ -40,6 +44,9 @@ export class FieldCutter {
     this.starts = new Int32Array(fields);
     this.ends = new Int32Array(fields);
     this.marks = new Uint8Array(fields);
+    const csv = format.kind === "csv";
+    for (const byte of [format.delimiter, LF, csv ? format.quote : BACKSLASH]) this.#bareStops[byte] = 1;
+    for (const byte of [format.quote, format.escape]) this.#quotedStops[byte] = 1;
   }
 
   /**
@@ -50,8 +57,25 @@ export class FieldCutter {
   cut(bytes: Uint8Array, rowStart: number, end: number): number {
     const { delimiter, quote, escape, kind } = this.#format;
     const csv = kind === "csv";
+    const bareStops = this.#bareStops;
+    const quotedStops = this.#quotedStops;
     let place = this.#place;
     for (let at = rowStart + this.#at; at < end; at += 1) {
+      // Most bytes of a large value mean nothing; they are passed over.
+      if (place === BARE) {
+        while (at < end) {
+          const passed = bytes[at];
+          if (bareStops[passed] === 0) at += 1;
+          else if (passed === BACKSLASH && !csv && at + 1 < end) {
+            this.marks[this.#field] |= ESCAPES;
+            at += 2;
+          } else break;
+        }
+        if (at === end) break;
+      } else if (place === IN_QUOTES) {
+        while (at < end && quotedStops[bytes[at]] === 0) at += 1;
+        if (at === end) break;
+      }
       const byte = bytes[at];
       switch (place) {
         case IN_QUOTES:
@@ -121,6 +145,8 @@ export class FieldCutter {
 
 const malformed = () => new SluiceError("SLUICE_PROTOCOL_VIOLATION", "the target sent a row of COPY that is not of the format asked for");
 
+/** What an escape costs, in units of Work. */
+const ESCAPE_UNITS = 4;
 const NAMED_ESCAPES = new Map([
   [0x62, 0x08],
   [0x66, 0x0c],
@@ -129,6 +155,8 @@ const NAMED_ESCAPES = new Map([
   [0x74, 0x09],
   [0x76, 0x0b],
 ]);
+/** The same by their name's byte; 0: none. */
+const NAMED = Uint8Array.from({ length: 256 }, (_, name) => NAMED_ESCAPES.get(name) ?? 0);
 const ESCAPE_NAMES = new Map([...NAMED_ESCAPES].map(([name, byte]) => [byte, name]));
 
 const isOctal = (byte: number): boolean => byte >= 0x30 && byte <= 0x37;
@@ -139,17 +167,26 @@ function hexDigit(byte: number): number {
   return lower >= 0x61 && lower <= 0x66 ? lower - 0x57 : -1;
 }
 
-/** The value that stands in a field of text format, read as COPY FROM does: \b \f \n \r \t \v, \ and up to three octal digits, \x and up to two hexadecimal ones; another byte behind a backslash is itself. */
-export function unescapeText(bytes: Uint8Array, start: number, end: number): Buffer {
+/**
+ * The value that stands in a field of text format, read as COPY FROM does: \b \f \n \r \t \v, \ and up to three octal digits, \x and
+ * up to two hexadecimal ones; another byte behind a backslash is itself.
+ * @param work each escape counts
+ * @returns undefined: there are more than that allows
+ */
+export function unescapeText(bytes: Uint8Array, start: number, end: number, work: Work): Buffer | undefined {
   const value = Buffer.allocUnsafe(end - start);
   let length = 0;
   let at = start;
   while (at < end) {
+    while (at < end && bytes[at] !== BACKSLASH) value[length++] = bytes[at++];
+    if (at === end) break;
+    if (work.left < ESCAPE_UNITS) return undefined;
+    work.left -= ESCAPE_UNITS;
     let byte = bytes[at++];
-    if (byte === BACKSLASH && at < end) {
+    if (at < end) {
       byte = bytes[at++];
-      const named = NAMED_ESCAPES.get(byte);
-      if (named !== undefined) byte = named;
+      const named = NAMED[byte];
+      if (named !== 0) byte = named;
       else if (isOctal(byte)) {
         let code = byte - 0x30;
         for (let digits = 1; digits < 3 && at < end && isOctal(bytes[at]); digits += 1) code = code * 8 + bytes[at++] - 0x30;
@@ -179,13 +216,21 @@ export function escapeText(value: Uint8Array, format: CopyFormat): Uint8Array {
   return Uint8Array.from(field);
 }
 
-/** What stands between the quotes of a CSV field, [start, end) without them. */
-export function unescapeCsv(bytes: Uint8Array, start: number, end: number, format: CopyFormat): Buffer {
+/**
+ * What stands between the quotes of a CSV field, [start, end) without them.
+ * @param work each escape counts
+ * @returns undefined: there are more than that allows
+ */
+export function unescapeCsv(bytes: Uint8Array, start: number, end: number, format: CopyFormat, work: Work): Buffer | undefined {
   const { quote, escape } = format;
   const value = Buffer.allocUnsafe(end - start);
   let length = 0;
   for (let at = start; at < end; at += 1) {
-    if (bytes[at] === escape && at + 1 < end && (bytes[at + 1] === quote || bytes[at + 1] === escape)) at += 1;
+    while (at < end && bytes[at] !== escape) value[length++] = bytes[at++];
+    if (at === end) break;
+    if (work.left < ESCAPE_UNITS) return undefined;
+    work.left -= ESCAPE_UNITS;
+    if (at + 1 < end && (bytes[at + 1] === quote || bytes[at + 1] === escape)) at += 1;
     value[length++] = bytes[at];
   }
   return value.subarray(0, length);

@@ -46,8 +46,9 @@ export interface MessageVisitor {
 
 const HEADER_BYTES = 5;
 const FIRST_ASSEMBLY_BYTES = 4_096;
-/** With less of a chunk left, passesUpTo() costs more than it saves. */
-const PASS_BYTES = 2_048;
+/** With less of a chunk left, passesUpTo() costs more than it saves; more is one large message that had to be put together. */
+const PASS_LEAST_BYTES = 2_048;
+const PASS_MOST_BYTES = 262_144;
 
 export class MessageFramer {
   readonly #visitor: MessageVisitor;
@@ -171,7 +172,7 @@ export class MessageFramer {
     let runStart = start;
     while (end - start >= HEADER_BYTES) {
       const type = bytes[start];
-      if (end - start >= PASS_BYTES) {
+      if (end - start >= PASS_LEAST_BYTES && end - start <= PASS_MOST_BYTES) {
         const after = this.#pass(type, bytes, start, visitor.passesUpTo(type, bytes, start, end));
         if (after > start) {
           start = after;

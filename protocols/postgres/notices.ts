@@ -1,5 +1,6 @@
 import { SluiceError } from "../../core/errors.ts";
-import type { Masker } from "../../core/mask/types.ts";
+import { LIMITS } from "../../core/limits.ts";
+import type { Masker, Work } from "../../core/mask/types.ts";
 
 /** ErrorResponse and NoticeResponse: fields of one type byte and a zero-terminated string, ended by a zero byte. */
 function* fieldsOf(bytes: Uint8Array, start: number, end: number): Generator<readonly [type: number, start: number, end: number]> {
@@ -77,6 +78,9 @@ export function maskedError(
 ): Uint8Array | undefined {
   const parts: Uint8Array[] = [];
   let changed = false;
+  // A message is searched like a row: its fields share what that may cost.
+  const work: Work = { left: LIMITS.suspiciousBytes };
+  let exactBytesLeft: number = LIMITS.maskedRowBytes;
   const byColumn = columnRule !== undefined;
   const withhold = (): void => {
     changed = true;
@@ -99,7 +103,9 @@ export function maskedError(
       continue;
     }
     const searched = type === MESSAGE_FIELD || QUOTING_FIELDS.has(type) || NAME_FIELDS.has(type);
-    const scanned = masker?.scans === true && searched ? masker.field(bytes, from, to) : undefined;
+    const kinds = masker?.scans === true && searched ? masker.kindsIn(bytes, from, to, work) : 0;
+    const scanned = masker === undefined || kinds === 0 ? undefined : masker.field(bytes, from, to, kinds, exactBytesLeft);
+    if (masker !== undefined && kinds !== 0) exactBytesLeft = Math.max(0, exactBytesLeft - masker.searched);
     if (scanned === undefined) parts.push(bytes.subarray(from - 1, to + 1));
     else {
       changed = true;

@@ -153,7 +153,7 @@ for (const [format, field, delimiter] of [
       }),
       { numRuns: 150 },
     );
-    assert.ok(unseenInAll > 1_000, `only ${unseenInAll} rows passed unseen`);
+    assert.ok(unseenInAll > 300, `only ${unseenInAll} rows passed unseen`);
   });
 }
 
@@ -190,5 +190,5 @@ test("DataRow: the same bytes, whether rows pass unseen or not", () => {
     }),
     { numRuns: 150 },
   );
-  assert.ok(unseenInAll > 1_000, `only ${unseenInAll} rows passed unseen`);
+  assert.ok(unseenInAll > 300, `only ${unseenInAll} rows passed unseen`);
 });

@@ -117,6 +117,9 @@ export function unmaskable(
   return binaryRefusal(columns, formats, masks, byColumn);
 }
 
+/** Whether what the prefilter says of the row's bytes says something about such a value. */
+const isSearched = (action: ColumnAction | undefined): boolean => action?.kind === "scan" || (action?.kind === "decode" && action.text);
+
 /** Whether every searched value of a row is shorter than `shortestBytes`. False too where the lengths do not add up. */
 function holdsShortOnly(
   bytes: Uint8Array,
@@ -130,7 +133,7 @@ function holdsShortOnly(
   for (const action of actions) {
     if (at + 4 > end) return false;
     const length = (bytes[at] << 24) | (bytes[at + 1] << 16) | (bytes[at + 2] << 8) | bytes[at + 3];
-    if (length >= shortestBytes && action?.kind === "scan") return false;
+    if (length >= shortestBytes && isSearched(action)) return false;
     at += 4 + Math.max(0, length);
   }
   return at === end;
@@ -171,13 +174,16 @@ export class RowMasker {
     always: boolean,
     counts: Map<string, number>,
   ): Uint8Array | undefined {
+    this.#values.newRow();
     const flagged = masks.masker.scans && this.#flagged(masks.masker, bytes, start, end, available, actions);
     return flagged || always ? this.#rewrite(bytes, start, end, actions, masks, flagged, counts) : undefined;
   }
 
   /** Rows that end before this of bytes[start, available) pass as they are, where no column is masked always. */
   passUpTo(masks: SessionMasks, bytes: Uint8Array, start: number, available: number): number {
-    return masks.masker.scans ? this.#flags.cleanUpTo(masks.masker, bytes, start, available) : available;
+    if (!masks.masker.scans) return available;
+    this.#values.newRow();
+    return this.#flags.cleanUpTo(masks.masker, bytes, start, available, this.#values.work);
   }
 
   /** Whether the prefilter suspects something in bytes[start, end). */
@@ -191,7 +197,7 @@ export class RowMasker {
   ): boolean {
     const isShort = end - start <= SHORT_ROW_BYTES && !this.#flags.covers(bytes, start);
     if (isShort && holdsShortOnly(bytes, start, end, actions, masker.shortestBytes)) return false;
-    return this.#flags.any(masker, bytes, start, end, available);
+    return this.#flags.any(masker, bytes, start, end, available, this.#values.work);
   }
 
   #rewrite(
@@ -210,7 +216,6 @@ export class RowMasker {
     let at = start + 7;
     let copiedUpTo = start;
     let changed = false;
-    this.#values.newRow();
     for (let index = 0; index < count; index += 1) {
       if (at + 4 > end) throw malformed("DataRow");
       const length = view.getInt32(at);
@@ -247,10 +252,26 @@ export class RowMasker {
     flagged: boolean,
     counts: Map<string, number>,
   ): Uint8Array | null | undefined {
-    if (action.kind !== "scan") return this.#values.value(action, bytes, start, end, masks.masker, 0, counts);
-    if (!flagged) return undefined;
-    const kinds = this.#flags.kinds(masks.masker, bytes, start, end);
+    if (action.kind === "column") return this.#values.value(action, bytes, start, end, masks.masker, 0, counts);
+    if (!flagged && isSearched(action)) return undefined;
+    if (action.kind === "decode") return this.#decoded(action, bytes, start, end, masks.masker, counts);
+    const kinds = this.#flags.kinds(masks.masker, bytes, start, end, this.#values.work);
     return kinds === 0 ? undefined : this.#values.value(action, bytes, start, end, masks.masker, kinds, counts);
+  }
+
+  #decoded(
+    action: ColumnAction & { readonly kind: "decode" },
+    bytes: Uint8Array,
+    start: number,
+    end: number,
+    masker: Masker,
+    counts: Map<string, number>,
+  ): Uint8Array | null | undefined {
+    const { work } = this.#values;
+    const kindsOf = action.text
+      ? (text: Uint8Array, from: number, to: number) => this.#flags.kinds(masker, text, from, to, work)
+      : (text: Uint8Array, from: number, to: number) => masker.kindsIn(text, from, to, work);
+    return this.#values.decoded(action.type, bytes, start, end, masker, kindsOf, !action.text || !this.#flags.complete, counts);
   }
 
   #append(bytes: Uint8Array, start: number, end: number): void {

@@ -1,7 +1,7 @@
 import { LIMITS } from "../../core/limits.ts";
-import type { Masker } from "../../core/mask/types.ts";
+import type { Masker, Work } from "../../core/mask/types.ts";
 import type { MaskMethod } from "../../core/policy/types.ts";
-import { binaryForm, isJson, maskBinary } from "./binary-values.ts";
+import { binaryForm, GIVE_UP, holdsText, isJson, maskBinary } from "./binary-values.ts";
 
 /** Masks in force for one session at one catalogue generation. */
 export interface SessionMasks {
@@ -22,8 +22,8 @@ export type ColumnAction =
   /** Searched as text. `json` has to stay JSON; "likely" where only the value itself says whether it is. */
   | { readonly kind: "scan"; readonly nullOnHit: boolean; readonly json?: boolean | "likely" }
   | { readonly kind: "column"; readonly mask: ColumnMask; readonly asNull: boolean }
-  /** A binary form that has to be taken apart before it can be searched. */
-  | { readonly kind: "decode"; readonly type: number };
+  /** A binary form that has to be taken apart before it can be searched. `text`: the text of its elements stands in it as it is. */
+  | { readonly kind: "decode"; readonly type: number; readonly text: boolean };
 
 const TEXT_TYPES = new Set([18, 19, 25, 1042, 1043, 705, 2275]);
 const JSON_TYPES = new Set([114, 3802]);
@@ -56,17 +56,31 @@ export function searchedBinary(type: number): ColumnAction | "impossible" | unde
     case undefined:
       return "impossible";
     default:
-      return { kind: "decode", type };
+      return { kind: "decode", type, text: holdsText(type) };
   }
 }
 
+/** All bits of what kindsIn() answers. */
+export const EVERY_KIND = -1;
+
 /** Masks one value after the other and counts them; knows nothing of how they are framed. */
 export class ValueMasker {
-  /** Bytes of the present row that may still be matched exactly; hostile ones take milliseconds a kilobyte. */
+  /** Bytes of the present row that may still be matched exactly (Masker.searched). */
   #exactBytesLeft: number = LIMITS.maskedRowBytes;
+  #elementsLeft: number = LIMITS.maskedElements;
+  /** What the prefilter may still read closely in the present row. */
+  readonly work: Work = { left: LIMITS.suspiciousBytes };
 
   newRow(): void {
     this.#exactBytesLeft = LIMITS.maskedRowBytes;
+    this.work.left = LIMITS.suspiciousBytes;
+    this.#elementsLeft = LIMITS.maskedElements;
+  }
+
+  /** The rest of the row is not matched any more: what is suspected in it is replaced whole. */
+  exhaust(): void {
+    this.#exactBytesLeft = 0;
+    this.work.left = 0;
   }
 
   /**
@@ -75,7 +89,7 @@ export class ValueMasker {
    * @returns undefined: it stays; null: NULL; else what goes in its place
    */
   value(
-    action: ColumnAction,
+    action: Exclude<ColumnAction, { readonly kind: "decode" }>,
     bytes: Uint8Array,
     start: number,
     end: number,
@@ -87,16 +101,6 @@ export class ValueMasker {
       count(counts, action.mask.rule);
       return action.asNull ? null : masker.column(action.mask.method, bytes, start, end);
     }
-    if (action.kind === "decode") {
-      let found = "";
-      const masked = maskBinary(action.type, bytes, start, end, (text, from, to) => {
-        const replaced = this.#search(text, from, to, masker, masker.kindsIn(text, from, to));
-        if (replaced !== undefined) found = masker.lastRule;
-        return replaced;
-      });
-      if (masked !== undefined) count(counts, found);
-      return masked;
-    }
     const replaced = this.#search(bytes, start, end, masker, kinds);
     if (replaced === undefined) return undefined;
     count(counts, masker.lastRule);
@@ -106,17 +110,53 @@ export class ValueMasker {
     return action.json === true || looksLikeJson(bytes, start, end) ? null : replaced;
   }
 
+  /**
+   * A value of the action `decode`.
+   * @param kindsOf what the prefilter suspects in the text of an element; asked in their order
+   * @param costs asking that costs about as much as a search
+   * @returns as value()
+   */
+  decoded(
+    type: number,
+    bytes: Uint8Array,
+    start: number,
+    end: number,
+    masker: Masker,
+    kindsOf: (text: Uint8Array, from: number, to: number) => number,
+    costs: boolean,
+    counts: Map<string, number>,
+  ): Uint8Array | null | undefined {
+    let found = "";
+    const masked = maskBinary(type, bytes, start, end, (text, from, to, cost) => {
+      if (to - from < masker.shortestBytes) return undefined;
+      const kinds = kindsOf(text, from, to);
+      if (kinds === 0 && !costs) return undefined;
+      this.#elementsLeft -= cost;
+      if (this.#elementsLeft < 0) {
+        // With nothing left to search it, it is replaced whole.
+        masker.field(text, from, to, EVERY_KIND, 0);
+        found = masker.lastRule;
+        return GIVE_UP;
+      }
+      const replaced = this.#search(text, from, to, masker, kinds);
+      if (replaced !== undefined) found = masker.lastRule;
+      return replaced;
+    });
+    if (masked !== undefined) count(counts, found);
+    return masked;
+  }
+
   #search(bytes: Uint8Array, start: number, end: number, masker: Masker, kinds: number): Uint8Array | null | undefined {
     if (kinds === 0) return undefined;
-    const mostBytes = Math.min(LIMITS.maskedValueBytes, this.#exactBytesLeft);
-    if (end - start <= mostBytes) this.#exactBytesLeft -= end - start;
-    return masker.field(bytes, start, end, kinds, mostBytes);
+    const replaced = masker.field(bytes, start, end, kinds, this.#exactBytesLeft);
+    this.#exactBytesLeft = Math.max(0, this.#exactBytesLeft - masker.searched);
+    return replaced;
   }
 }
 
-/** An object or a list: a bare number or string in a column of text is JSON only by chance. */
+/** An object or a list: a bare number or string in a column of text is JSON only by chance. A large one is not read to make sure. */
 const looksLikeJson = (bytes: Uint8Array, start: number, end: number): boolean =>
-  (bytes[start] === 0x7b || bytes[start] === 0x5b) && isJson(bytes.subarray(start, end));
+  (bytes[start] === 0x7b || bytes[start] === 0x5b) && (end - start > LIMITS.maskedValueBytes || isJson(bytes.subarray(start, end)));
 
 function count(counts: Map<string, number>, rule: string): void {
   counts.set(rule, (counts.get(rule) ?? 0) + 1);

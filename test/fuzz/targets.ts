@@ -289,7 +289,7 @@ function copyTarget(): FuzzTarget {
     undefined,
     { kind: "scan", nullOnHit: false, json: "likely" },
     { kind: "column", mask: { rule: "pii", method: "partial" }, asNull: false },
-    { kind: "decode", type: 3802 },
+    { kind: "decode", type: 3802, text: false },
   ] as const;
   return {
     name: "copy",

@@ -126,7 +126,7 @@ test("zero bytes and invalid UTF-8 are refused, also where the shape is known", 
   }
 });
 
-test("texts that would hold up the loop are answered in bounded time", { timeout: 20_000 }, async () => {
+test("texts that would hold up the loop are answered in bounded time", { timeout: 60_000 }, async () => {
   const texts: [string, RegExp | undefined][] = [
     [`select ${"(".repeat(20_000)}1${")".repeat(20_000)}`, /refused|syntax error/],
     [`select * from t where a in (${Array.from({ length: 300_000 }, (_, i) => i).join(",")})`, undefined],
@@ -134,18 +134,18 @@ test("texts that would hold up the loop are answered in bounded time", { timeout
     [`select ${"a||".repeat(10_000)}a`, /too large or nested too deeply/],
     [`update t set (${Array(4_000).fill("a").join(",")}) = (${Array(4_000).fill("1").join(",")})`, /took too long|too large/],
   ];
-  // Twice the usual time, which a busy machine may need for what is to be accepted.
-  const patient = await createClassifier({ deadlineMillis: 4_000 });
+  const another = await createClassifier();
   for (const [sql, refusal] of texts) {
     const start = performance.now();
-    const classified = await classify(sql, patient);
-    assert.ok(performance.now() - start < 5_000, sql.slice(0, 40));
+    const classified = await classify(sql, another);
+    // Two seconds of processor time, which are ten by the clock at most.
+    assert.ok(performance.now() - start < 11_000, sql.slice(0, 40));
     if (refusal === undefined) assert.equal(classified.refusal, undefined);
     else assert.match(classified.refusal ?? "", refusal);
   }
   // The parser works on after each of these.
-  assert.equal((await classify("select works from on_after", patient)).refusal, undefined);
-  await patient.close();
+  assert.equal((await classify("select works from on_after", another)).refusal, undefined);
+  await another.close();
 });
 
 test("a long text is classified away from the loop, and then cached", async () => {

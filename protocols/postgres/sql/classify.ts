@@ -16,7 +16,7 @@ export interface ClassifierOptions {
   readonly capacity?: number;
   /** Module of the thread that parses long texts. */
   readonly workerEntry?: URL;
-  /** For one text on that thread; default 2 s. */
+  /** Of processor time for one text on that thread, and five times as long by the clock; default 2 s. */
   readonly deadlineMillis?: number;
 }
 
