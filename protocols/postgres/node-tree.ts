@@ -14,39 +14,38 @@ const DEPTH = 400;
 
 export class MalformedTree extends Error {}
 
+/** A bracket, or a run without blanks and brackets in which a backslash takes the next character along (outfuncs.c, outToken). */
+const TOKEN = /[ \n\t]*([(){}]|(?:[^\\ \n\t(){}]|\\[^])+)/y;
+
 class TreeReader {
   readonly #text: string;
-  #at = 0;
+  readonly #token = new RegExp(TOKEN);
+  /** The token ahead, as it stands, backslashes included; "" at the end. */
+  #ahead: string;
   #depth = 0;
 
   constructor(text: string) {
     this.#text = text;
+    this.#ahead = this.#read();
   }
 
   whole(): TreeValue {
     const value = this.#value();
-    if (this.#next() !== "") throw new MalformedTree();
+    if (this.#ahead !== "") throw new MalformedTree();
     return value;
   }
 
-  /** The token ahead, as it stands (outToken's backslashes included); "" at the end. */
-  #next(): string {
-    const text = this.#text;
-    while (isBlank(text.charCodeAt(this.#at))) this.#at += 1;
-    const start = this.#at;
-    let end = start;
-    if (end < text.length && isBracket(text.charCodeAt(end))) return text.slice(end, end + 1);
-    for (; end < text.length; end += 1) {
-      const code = text.charCodeAt(end);
-      if (code === BACKSLASH) end += 1;
-      else if (isBlank(code) || isBracket(code)) break;
-    }
-    return text.slice(start, end);
+  #read(): string {
+    const at = this.#token.lastIndex;
+    const found = this.#token.exec(this.#text)?.[1];
+    // What is left besides blanks is a lone backslash.
+    if (found === undefined && this.#text.slice(at).trim() !== "") throw new MalformedTree();
+    return found ?? "";
   }
 
   #take(): string {
-    const token = this.#next();
-    this.#at += token.length;
+    const token = this.#ahead;
+    this.#ahead = this.#read();
     return token;
   }
 
@@ -62,7 +61,7 @@ class TreeReader {
 
   #list(): TreeValue[] {
     const items: TreeValue[] = [];
-    while (this.#next() !== ")") items.push(this.#value());
+    while (this.#ahead !== ")") items.push(this.#value());
     this.#take();
     return items;
   }
@@ -70,24 +69,19 @@ class TreeReader {
   #node(): TreeNode {
     const kind = this.#take();
     const fields = new Map<string, TreeValue>();
-    while (this.#next() !== "}") {
+    while (this.#ahead !== "}") {
       const name = this.#take();
       if (!name.startsWith(":") || fields.has(name.slice(1))) throw new MalformedTree();
       // The value may be a name that begins with a colon itself: the first token always belongs to the field.
       const first = this.#value();
       const values = [first];
-      for (let ahead = this.#next(); ahead !== "}" && !ahead.startsWith(":"); ahead = this.#next()) values.push(this.#value());
+      while (this.#ahead !== "}" && !this.#ahead.startsWith(":")) values.push(this.#value());
       fields.set(name.slice(1), values.length === 1 ? first : values);
     }
     this.#take();
     return { kind, fields };
   }
 }
-
-const BACKSLASH = 92;
-const isBlank = (code: number): boolean => code === 32 || code === 10 || code === 9;
-/** ( ) { } */
-const isBracket = (code: number): boolean => code === 40 || code === 41 || code === 123 || code === 125;
 
 /** @throws MalformedTree */
 export const readTree = (text: string): TreeValue => new TreeReader(text).whole();
