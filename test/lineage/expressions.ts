@@ -268,6 +268,22 @@ export abstract class Expressions {
     }
   }
 
+  /** What a mask may allow where it allows nothing else in conditions. */
+  private compared(): string | undefined {
+    const type = this.random.pick(["text", "int", "num", "date", "uuid", "json"] as const);
+    const fits = (column: Column) => column.type === type;
+    const column = this.reference(fits);
+    const literal = this.literal(type);
+    if (column === undefined) return undefined;
+    return this.random.pick<() => string | undefined>([
+      () => `${column} = ${literal}`,
+      () => `${literal} = ${column}`,
+      () => `${column} in (${literal}, ${this.literal(type)})`,
+      () => `${column} = any (array[${literal}])`,
+      () => `${column} = ${this.reference(fits)}`,
+    ])();
+  }
+
   private conditions(): readonly (() => string | undefined)[] {
     const x = (of: ValueType) => this.x(of);
     const same = (): [string, string] => {
@@ -275,6 +291,8 @@ export abstract class Expressions {
       return [x(type), x(type)];
     };
     return [
+      () => this.compared(),
+      () => this.compared(),
       () => same().join(` ${this.random.pick(["=", "<>", "<", ">=", "is distinct from"])} `),
       () => `${x("text")} ${this.random.pick(["like", "ilike", "~", "similar to"])} 'a%'`,
       () => `${this.any()} is ${this.random.pick(["null", "not null"])}`,
