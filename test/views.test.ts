@@ -86,6 +86,25 @@ const SCHEMA = String.raw`
   create view locked as select id, email from people for update;
   create view rows_from as select a, b from people p, rows from (upper(p.email), lower(p.name)) as f (a, b);
   create view grouping_sets as select email, name, count(*) from people group by grouping sets ((email), (name));
+  create view shown_and_in_arm as select p.email, s.x from people p join (select id, name as x from people union all select id, email from people) s on s.id = p.id;
+  create view shown_and_first_arm as select p.email, s.x from people p join (select id, email as x from people union all select id, name from people) s on s.id = p.id;
+  create view shown_and_sublink as select p.email, (select q.email from people q where q.id = p.id + 1) as x from people p;
+  create view shown_and_in_array as select p.email, array(select q.email from people q) as x from people p;
+  create view shown_and_recursed as with recursive r (e, n) as (select email, 1 from people union all select e, n + 1 from r where n < 3) select r.e, p.email from r join people p on p.id = r.n;
+  create view shown_and_used_in_with as with w as (select id from people where email > 'm') select p.email from people p join w on w.id = p.id;
+  create view shown_and_used_unread as with w as materialized (select max(email) as m from people) select p.email from people p;
+  create view shown_and_join as select p.email from people p join notes n on p.email > n.body;
+  create view shown_and_alias as select j.email, upper(j.email) as u from (people p join notes n (nid, person, nmail, body) on n.person = p.id) as j;
+  create view shown_through_alias as select j.email, j.nid from (people p join notes n (nid, person, nmail, body) on n.person = p.id) as j;
+  create view shown_and_outer as select p.email, (select max(n.body) from notes n where n.body > p.email) as x from people p;
+  create view shown_and_lateral as select p.email, l.x from people p, lateral (select p.email || '!' as x) l;
+  create view shown_and_values as select p.email, v.x from people p, lateral (values (p.email)) v (x);
+  create view shown_and_limit as select p.email from people p limit (select length(max(email)) from people);
+  create view shown_and_partition as select p.email, sum(id) over (partition by email) from people p;
+  create view shown_and_frame as select p.email, sum(id) over (order by id rows (select length(max(email)) from people) preceding) from people p;
+  create view shown_and_filter as select p.email, (select count(*) filter (where q.email > 'm') from people q) as n from people p;
+  create view shown_and_xml as select p.email, x.v from people p, xmltable('/a' passing xmlelement(name a, p.email) columns v text path '.') x;
+  create view shown_and_whole as select p.email, p::text as x from people p;
   create view setop_inside as select s.e, s.id from (select email as e, id from people union all select name, id from people) s;
   create view cte_of_set as with w as (select id, email from people union select id, name from people) select id from w;
 `;
@@ -112,6 +131,7 @@ const SHOWN: Readonly<Record<string, readonly number[]>> = {
   same_masked: [1, 2],
   grouped_by_id: [2],
   locked: [2],
+  shown_through_alias: [1],
 };
 const CLEAN = ["clean_of_shown", "clean_over"];
 
@@ -120,6 +140,7 @@ for (const version of [15, 18] as const) {
     const transport = createSocketTransport();
     let server: PostgresServer;
     let catalogue: Catalogue;
+    let open: () => Promise<Upstream>;
     before(async () => {
       server = await startPostgres({ version });
       await server.execute(SCHEMA);
@@ -135,7 +156,7 @@ for (const version of [15, 18] as const) {
         connections: { max: 10 },
         record: { results: "digest", headBytes: 0 },
       };
-      const open = (): Promise<Upstream> => dial({ target } as unknown as Grant, transport, { parameters: new Map(), protocolMinor: 0 });
+      open = () => dial({ target } as unknown as Grant, transport, { parameters: new Map(), protocolMinor: 0 });
       catalogue = createCatalogue(open);
       await catalogue.refresh();
     });
@@ -160,6 +181,37 @@ for (const version of [15, 18] as const) {
           assert.equal(masked.relations.has(qualified), expected !== undefined, name);
           assert.equal(masked.besides.has(qualified), expected === undefined, name);
         } else assert.equal(masked.untraced.has(qualified), true, name);
+      }
+    });
+
+    test("operators named = and implicit casts of somebody's own", async () => {
+      const after = async (sql: string): Promise<boolean> => {
+        await server.execute(sql);
+        // Another one need not rest between two readings.
+        const fresh = createCatalogue(open);
+        await fresh.refresh();
+        return fresh.hasOwnEquality;
+      };
+      assert.equal(catalogue.hasOwnEquality, false);
+      // = of a type of its own cannot be meant where one side is a column of PostgreSQL's own type.
+      const own =
+        "create type shown.own as (a int); create function shown.same(shown.own, shown.own) returns bool language sql as 'select true'";
+      assert.equal(
+        await after(`${own}; create operator shown.= (leftarg = shown.own, rightarg = shown.own, function = shown.same)`),
+        false,
+      );
+      for (const [make, remove] of [
+        ["operator shown.= (leftarg = text, rightarg = text, function = text_lt)", "operator shown.= (text, text)"],
+        ["operator shown.= (leftarg = varchar, rightarg = int, function = shown.mixed)", "operator shown.= (varchar, int)"],
+        ["operator shown.= (leftarg = yes, rightarg = yes, function = shown.domains)", "operator shown.= (yes, yes)"],
+        ["operator shown.= (leftarg = anyelement, rightarg = text, function = shown.any)", "operator shown.= (anyelement, text)"],
+        ["cast (text as shown.own) with inout as implicit", "cast (text as shown.own)"],
+      ]) {
+        if (make?.includes("mixed")) await after("create function shown.mixed(varchar, int) returns bool language sql as 'select true'");
+        if (make?.includes("domains")) await after("create function shown.domains(yes, yes) returns bool language sql as 'select true'");
+        if (make?.includes("any")) await after("create function shown.any(anyelement, text) returns bool language sql as 'select true'");
+        assert.equal(await after(`create ${make}`), true, make);
+        assert.equal(await after(`drop ${remove}`), false, remove);
       }
     });
 

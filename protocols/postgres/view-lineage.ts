@@ -24,6 +24,8 @@ type Outputs = readonly (ColumnId | undefined)[];
 /** Values of RTEKind (PostgreSQL's parsenodes.h), which are the same in all versions. */
 const RTE = { relation: 0, subquery: 1, join: 2, function: 3, tableFunction: 4, values: 5, cte: 6, result: 8, group: 9 } as const;
 
+const KINDS: ReadonlySet<number> = new Set(Object.values(RTE));
+
 /** Fields that name a function or operator by oid. */
 const CODE_FIELDS = ["funcid", "opfuncid", "opno", "aggfnoid", "winfnoid"];
 /** Oids below are PostgreSQL's own. */
@@ -77,14 +79,11 @@ class Tracer {
 
   #range(range: TreeNode, levels: readonly Level[]): void {
     const kind = integerOf(range, "rtekind");
+    if (!KINDS.has(kind)) throw new MalformedTree();
     if (kind === RTE.subquery) this.#outputsOf(range, levels);
     // What a join gives out are columns of what it joins; they count where they are named.
-    else if (kind === RTE.relation || kind === RTE.join || kind === RTE.cte || kind === RTE.result) {
-      this.#sweep(range.fields.get("tablesample"), levels);
-    } else if (kind === RTE.function || kind === RTE.tableFunction || kind === RTE.values || kind === RTE.group) {
-      for (const value of range.fields.values()) this.#sweep(value, levels);
-    } else throw new MalformedTree();
-    this.#sweep(range.fields.get("securityQuals"), levels);
+    for (const [field, value] of range.fields)
+      if (!(kind === RTE.subquery && field === "subquery") && !(kind === RTE.join && field === "joinaliasvars")) this.#sweep(value, levels);
   }
 
   /** The outputs of a subquery or WITH query in FROM. */
