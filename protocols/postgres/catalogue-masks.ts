@@ -5,6 +5,8 @@ import type { ColumnId } from "./view-lineage.ts";
 export interface MaskedRelations {
   /** Relation oid → attnum → index of the first pattern that names the column, the same column of a parent or child, or what a view's column shows. */
   readonly columns: ReadonlyMap<number, ReadonlyMap<number, number>>;
+  /** Of `columns` those that are computed from others, or show such a one: their values are not those that the patterns are about. */
+  readonly computed: ReadonlyMap<number, ReadonlySet<number>>;
   /** Every relation through which masked values can be read: those with masked columns, views among them, and `untraced`; as qualify() spells them. */
   readonly relations: ReadonlySet<string>;
   /** Views, and tables with rules, that work on masked columns in a way of which their own columns do not tell. */
@@ -39,7 +41,7 @@ export function findMasked(data: CatalogueData, columnPatterns: readonly string[
   const besides = new Set<string>();
   for (const oid of reach([...columns.keys()], allReaders(data))) addName(data, oid, besides);
   for (const name of relations) besides.delete(name);
-  return { columns, relations, untraced, besides };
+  return { columns, computed: computedColumns(data, columns), relations, untraced, besides };
 }
 
 const allReaders = (data: CatalogueData): Map<number, number[]> =>
@@ -183,6 +185,26 @@ function shownBy(
     if (index !== undefined) shown.push([attribute, index]);
   }
   return shown;
+}
+
+function computedColumns(data: CatalogueData, masked: MaskedColumns): Map<number, Set<number>> {
+  const computed = new Map<number, Set<number>>();
+  for (const [oid, attributes] of masked) {
+    for (const attribute of attributes.keys()) {
+      let source: ColumnId | undefined = { oid, attribute };
+      const seen = new Set<number>();
+      // A view's column is one of what it reads, or computed.
+      while (source !== undefined && data.views.has(source.oid) && !seen.has(source.oid)) {
+        seen.add(source.oid);
+        source = data.views.get(source.oid)!.outputs[source.attribute];
+      }
+      const relation = source === undefined ? undefined : data.relations.get(source.oid);
+      if (relation !== undefined && /^[rpf]$/.test(relation.kind) && !relation.generated.includes(source!.attribute)) continue;
+      const known = computed.get(oid) ?? new Set();
+      computed.set(oid, known.add(attribute));
+    }
+  }
+  return computed;
 }
 
 /** Everything reachable from `from` along `edges`, without `from` itself. */

@@ -1,5 +1,5 @@
 import type { MaskRule } from "../../core/policy/types.ts";
-import { type Catalogue, qualify, type Relation } from "./catalogue.ts";
+import { type Catalogue, type MaskedRelations as MaskSet, qualify, type Relation } from "./catalogue.ts";
 import type { ColumnMask } from "./values.ts";
 
 /** What conditions may do with a masked column: the strictest of what its masks say. */
@@ -31,9 +31,9 @@ const EQUATABLE: ReadonlySet<number> = new Set([
   2950, 3802,
 ]);
 
-/** A generated column says of what it is computed from whatever its expression says. */
-const isEquatable = (relation: Relation, attribute: number): boolean =>
-  EQUATABLE.has(relation.types[attribute] ?? 0) && !relation.generated.includes(attribute);
+/** What is computed tells of what it is computed from whatever the expression says. */
+const isEquatable = (relation: Relation, attribute: number, computed: MaskSet["computed"]): boolean =>
+  EQUATABLE.has(relation.types[attribute] ?? 0) && computed.get(relation.oid)?.has(attribute) !== true;
 
 export function maskedRelations(masks: readonly MaskRule[], catalogue: Catalogue): MaskedRelations {
   const patterns: { pattern: string; rule: MaskRule }[] = masks.flatMap((rule) => rule.columns.map((pattern) => ({ pattern, rule })));
@@ -64,7 +64,8 @@ export function maskedRelations(masks: readonly MaskRule[], catalogue: Catalogue
       schemas.add(`schema:${origin.schema}`);
       if (!ruleOf.has(table)) ruleOf.set(table, rule.name);
       let level: Predicates = "allow";
-      if (compared?.get(oid)?.has(attribute)) level = relation !== undefined && isEquatable(relation, attribute) ? "equality" : "deny";
+      if (compared?.get(oid)?.has(attribute))
+        level = relation !== undefined && isEquatable(relation, attribute, found.computed) ? "equality" : "deny";
       if (denied?.get(oid)?.has(attribute)) level = "deny";
       const known = predicates.get(table);
       if (known === undefined) predicates.set(table, new Map([[origin.column, level]]));

@@ -45,6 +45,8 @@ export const HIDDEN = {
   event: random("event"),
   extra: random("extra"),
   person: random("person"),
+  kind: random("kind"),
+  label: random("label"),
 } as const;
 
 /** What detectors must find. */
@@ -122,6 +124,10 @@ create table extra (id int, email text);
 insert into extra values (1, '${HIDDEN.extra}');
 create table people (email text primary key);
 insert into people values ('${HIDDEN.person}');
+create domain tagged as text;
+create table kinds (id int, email text, label tagged, area box, feel mood, letter text generated always as (left(email, 1)) stored);
+insert into kinds values (1, '${HIDDEN.kind}', '${HIDDEN.label}', '((0,0),(1,1))', 'fine');
+create view v_kinds as select email as e, letter as l, label, area from kinds;
 create view v_all as select * from customers;
 create view v_email as select id, email as contact from customers;
 create view v_safe as select id, name from customers;
@@ -205,7 +211,7 @@ masks:
     predicates: deny
   - name: comparable
     who: { groups: [compared] }
-    columns: [public.customers.email, public.customers.phone, public.customers.doc, public.customers.tags, public.people.email]
+    columns: [public.customers.email, public.customers.phone, public.customers.doc, public.customers.tags, public.people.email, public.kinds.email, public.kinds.label, public.kinds.area, public.kinds.feel]
     with: hash
     predicates: equality
   - { name: not-comparable, who: { groups: [compared] }, columns: [public.customers.ssn, public.customers.phone], with: redact }
