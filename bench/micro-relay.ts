@@ -69,8 +69,9 @@ export const catalogue: Catalogue = {
   hasSchema: (schema) => schema === "public",
   columnOrigin: (oid) =>
     oid === ACCOUNTS_OID ? { schema: "public", table: "pgbench_accounts", column: "abalance", kind: "r" } : undefined,
-  maskedRelations: () => ({ columns: new Map(), relations: new Set(), viewsOver: new Set(), besides: new Set() }),
+  maskedRelations: () => ({ columns: new Map(), computed: new Map(), relations: new Set(), untraced: new Set(), besides: new Set() }),
   isBuiltinFunction: () => true,
+  hasOwnEquality: false,
   hasOtherFunction: () => false,
   role: "none",
   mayMove: () => false,

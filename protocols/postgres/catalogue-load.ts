@@ -2,8 +2,10 @@ import { createHash } from "node:crypto";
 import { SluiceError } from "../../core/errors.ts";
 import { LIMITS } from "../../core/limits.ts";
 import type { CodeReader, MovingCode } from "./catalogue-code.ts";
+import type { ViewReader } from "./catalogue-views.ts";
 import type { Upstream } from "./dial.ts";
 import { SideConnection, type TextRow } from "./query.ts";
+import type { ViewLineage } from "./view-lineage.ts";
 
 /** pg_class.relkind: ordinary table, view, materialized view, foreign table, partitioned table, sequence, composite type. */
 export type RelationKind = "r" | "v" | "m" | "f" | "p" | "S" | "c";
@@ -29,6 +31,8 @@ export interface CatalogueData {
    * What is there for a rule of another kind counts as read too: an UPDATE of its table can answer with rows from elsewhere.
    */
   readonly reads: ReadonlyMap<number, ReadonlyMap<number, ReadonlySet<number>>>;
+  /** What views and materialized views outside the system's schemas do with the columns that they read, where that can be told. */
+  readonly views: ReadonlyMap<number, ViewLineage>;
   /** Relation oid → attnum of a generated column → attnums of those it is computed from. */
   readonly generated: ReadonlyMap<number, ReadonlyMap<number, readonly number[]>>;
   /** Children (inheritance, partitions) → oids of their parents, directly. */
@@ -37,6 +41,8 @@ export interface CatalogueData {
   readonly usableSchemas: ReadonlySet<string>;
   readonly builtinFunctions: ReadonlySet<string>;
   readonly otherFunctions: ReadonlySet<string>;
+  /** There are operators named `=` on PostgreSQL's own types, domains or pseudo-types, or implicit casts from such types, besides its own. */
+  readonly ownEquality: boolean;
   /** What may change search_path or the role from within. */
   readonly movingCode: MovingCode;
   readonly user: string;
@@ -99,12 +105,19 @@ const FUNCTIONS = `
   select distinct n.nspname in ('pg_catalog', 'information_schema'), p.proname
     from pg_proc p join pg_namespace n on n.oid = p.pronamespace order by 1, 2`;
 
+/** Oids below 16384 are PostgreSQL's own. */
+const OWN_EQUALITY = `
+  select exists (select from pg_operator o join pg_type l on l.oid = o.oprleft join pg_type r on r.oid = o.oprright
+                  where o.oprname = '=' and o.oid >= 16384
+                    and (l.oid < 16384 or r.oid < 16384 or l.typtype in ('d', 'p') or r.typtype in ('d', 'p')))
+      or exists (select from pg_cast where oid >= 16384 and castcontext = 'i' and castsource < 16384)`;
+
 /**
  * Read the catalogues in one read-only transaction and close the connection.
- * @param codeReader the one of this target
+ * @param codeReader @param viewReader those of this target
  * @throws SluiceError SLUICE_LIMIT_EXCEEDED beyond LIMITS.catalogueColumns, and what SideConnection.query throws
  */
-export async function loadCatalogue(upstream: Upstream, codeReader: CodeReader): Promise<CatalogueData> {
+export async function loadCatalogue(upstream: Upstream, codeReader: CodeReader, viewReader: ViewReader): Promise<CatalogueData> {
   const side = new SideConnection(upstream, LOAD_MILLIS, MAX_ROW_BYTES);
   const digest = createHash("sha256");
   const rows = (sql: string, onRow: (row: TextRow) => void): Promise<void> =>
@@ -152,6 +165,10 @@ export async function loadCatalogue(upstream: Upstream, codeReader: CodeReader):
     const builtinFunctions = new Set<string>();
     const otherFunctions = new Set<string>();
     await rows(FUNCTIONS, ([isBuiltin, name]) => (isBuiltin === "t" ? builtinFunctions : otherFunctions).add(name!));
+    let ownEquality = true;
+    await rows(OWN_EQUALITY, ([has]) => {
+      ownEquality = has !== "f";
+    });
     let user = "";
     await rows("select current_user", ([name]) => {
       user = name!;
@@ -159,9 +176,11 @@ export async function loadCatalogue(upstream: Upstream, codeReader: CodeReader):
     const ownNames = new Map<number, string>();
     for (const { oid, schema, name } of relations.values())
       if (schema !== "pg_catalog" && schema !== "information_schema") ownNames.set(oid, name);
-    const movingCode = await codeReader.read(rows, (sql, onRow) => side.query(sql, onRow), ownNames);
-    const code = { builtinFunctions, otherFunctions, movingCode };
-    return { relations, reads, generated, parents, usableSchemas, ...code, user, searchPath, role, digest: digest.digest("hex") };
+    const fetch: typeof rows = (sql, onRow) => side.query(sql, onRow);
+    const movingCode = await codeReader.read(rows, fetch, ownNames);
+    const views = await viewReader.read(rows, fetch);
+    const code = { builtinFunctions, otherFunctions, movingCode, ownEquality };
+    return { relations, reads, views, generated, parents, usableSchemas, ...code, user, searchPath, role, digest: digest.digest("hex") };
   } finally {
     side.close();
   }

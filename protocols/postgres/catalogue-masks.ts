@@ -1,13 +1,16 @@
 import { SluiceError } from "../../core/errors.ts";
 import { type CatalogueData, type Relation, WHOLE_ROW } from "./catalogue-load.ts";
+import type { ColumnId } from "./view-lineage.ts";
 
 export interface MaskedRelations {
-  /** Relation oid → attnum → index of the first pattern that names the column, or the same column of a parent or child. */
+  /** Relation oid → attnum → index of the first pattern that names the column, the same column of a parent or child, or what a view's column shows. */
   readonly columns: ReadonlyMap<number, ReadonlyMap<number, number>>;
-  /** Every relation through which masked values can be read: those with masked columns, and all views over those columns, as qualify() spells them. */
+  /** Of `columns` those that are computed from others, or show such a one: their values are not those that the patterns are about. */
+  readonly computed: ReadonlyMap<number, ReadonlySet<number>>;
+  /** Every relation through which masked values can be read: those with masked columns, views among them, and `untraced`; as qualify() spells them. */
   readonly relations: ReadonlySet<string>;
-  /** Those of `relations` that have no masked column of their own: views and materialized views over the others. */
-  readonly viewsOver: ReadonlySet<string>;
+  /** Views, and tables with rules, that work on masked columns in a way of which their own columns do not tell. */
+  readonly untraced: ReadonlySet<string>;
   /** Views over other columns of those relations: nothing masked comes through them but the server's errors. */
   readonly besides: ReadonlySet<string>;
 }
@@ -27,17 +30,18 @@ export function findMasked(data: CatalogueData, columnPatterns: readonly string[
   const columns = directlyMasked(data, columnPatterns.map(parsePattern));
   spreadOverInheritance(data, columns);
   spreadToGenerated(data, columns);
+  const untracedOids = spreadToViews(data, columns);
   const relations = new Set<string>();
-  const viewsOver = new Set<string>();
+  const untraced = new Set<string>();
   for (const oid of columns.keys()) addName(data, oid, relations);
-  for (const oid of readersOf(data, columns)) {
+  for (const oid of untracedOids) {
     addName(data, oid, relations);
-    addName(data, oid, viewsOver);
+    addName(data, oid, untraced);
   }
   const besides = new Set<string>();
   for (const oid of reach([...columns.keys()], allReaders(data))) addName(data, oid, besides);
   for (const name of relations) besides.delete(name);
-  return { columns, relations, viewsOver, besides };
+  return { columns, computed: computedColumns(data, columns), relations, untraced, besides };
 }
 
 const allReaders = (data: CatalogueData): Map<number, number[]> =>
@@ -122,22 +126,85 @@ function add(masked: MaskedColumns, oid: number, attnum: number, index: number):
   columns.set(attnum, Math.min(index, columns.get(attnum) ?? index));
 }
 
-/** Views that read a masked column, or anything of such a view. */
-function readersOf(data: CatalogueData, masked: MaskedColumns): Set<number> {
-  const found = new Set<number>();
+/**
+ * Adds to `masked` the columns of views that give masked ones out as they are. @returns what works on masked columns, or on whole rows of
+ * them, in any other way, or on anything of such a view: nothing of it is known to be clean
+ */
+function spreadToViews(data: CatalogueData, masked: MaskedColumns): Set<number> {
+  const untraced = new Set<number>();
   const readers = allReaders(data);
   const open = [...masked.keys()];
+  // Both sets only grow, and each reader is looked at again whenever something that it reads was added.
   for (let oid = open.pop(); oid !== undefined; oid = open.pop()) {
-    for (const view of readers.get(oid) ?? []) {
-      if (found.has(view) || masked.has(view)) continue;
-      const read = data.reads.get(view)!.get(oid)!;
-      const isHidden = (attnum: number) => attnum === WHOLE_ROW || masked.get(oid)!.has(attnum);
-      if (masked.has(oid) && ![...read].some(isHidden)) continue;
-      found.add(view);
-      open.push(view);
+    for (const reader of readers.get(oid) ?? []) {
+      if (untraced.has(reader)) continue;
+      const shown = shownBy(data, reader, masked, untraced);
+      if (shown === undefined) {
+        untraced.add(reader);
+        open.push(reader);
+        continue;
+      }
+      const known = masked.get(reader);
+      const added = shown.filter(([attribute, index]) => index < (known?.get(attribute) ?? Number.POSITIVE_INFINITY));
+      for (const [attribute, index] of added) add(masked, reader, attribute, index);
+      if (added.length > 0) open.push(reader);
     }
   }
-  return found;
+  return untraced;
+}
+
+/** Columns of a reader that show a masked one, each with its pattern; undefined: what it does with masked columns cannot be told. */
+function shownBy(
+  data: CatalogueData,
+  reader: number,
+  masked: MaskedColumns,
+  untraced: ReadonlySet<number>,
+): readonly (readonly [attribute: number, index: number])[] | undefined {
+  const patternOf = ({ oid, attribute }: ColumnId): number | undefined => masked.get(oid)?.get(attribute);
+  const read: ColumnId[] = [];
+  for (const [oid, attributes] of data.reads.get(reader) ?? []) {
+    if (untraced.has(oid)) return undefined;
+    if (masked.has(oid) && attributes.has(WHOLE_ROW)) return undefined;
+    for (const attribute of attributes) read.push({ oid, attribute });
+  }
+  const hidden = read.filter((column) => patternOf(column) !== undefined);
+  if (hidden.length === 0) return [];
+  const lineage = data.views.get(reader);
+  if (lineage === undefined || lineage.outputs.length !== data.relations.get(reader)?.columns.length) return undefined;
+  const { outputs, used } = lineage;
+  if (used.some((column) => patternOf(column) !== undefined || (column.attribute === 0 && masked.has(column.oid)))) return undefined;
+  // The server keeps account of what is read in its own way: what it names and no output shows was overlooked.
+  const isShown = (column: ColumnId) => outputs.some((output) => output?.oid === column.oid && output.attribute === column.attribute);
+  if (!hidden.every(isShown)) return undefined;
+  const shown: [number, number][] = [];
+  for (let attribute = 1; attribute < outputs.length; attribute += 1) {
+    const output = outputs[attribute];
+    if (output === undefined) continue;
+    if (output.attribute === 0 && masked.has(output.oid)) return undefined;
+    const index = patternOf(output);
+    if (index !== undefined) shown.push([attribute, index]);
+  }
+  return shown;
+}
+
+function computedColumns(data: CatalogueData, masked: MaskedColumns): Map<number, Set<number>> {
+  const computed = new Map<number, Set<number>>();
+  for (const [oid, attributes] of masked) {
+    for (const attribute of attributes.keys()) {
+      let source: ColumnId | undefined = { oid, attribute };
+      const seen = new Set<number>();
+      // A view's column is one of what it reads, or computed.
+      while (source !== undefined && data.views.has(source.oid) && !seen.has(source.oid)) {
+        seen.add(source.oid);
+        source = data.views.get(source.oid)!.outputs[source.attribute];
+      }
+      const relation = source === undefined ? undefined : data.relations.get(source.oid);
+      if (relation !== undefined && /^[rpf]$/.test(relation.kind) && !relation.generated.includes(source!.attribute)) continue;
+      const known = computed.get(oid) ?? new Set();
+      computed.set(oid, known.add(attribute));
+    }
+  }
+  return computed;
 }
 
 /** Everything reachable from `from` along `edges`, without `from` itself. */

@@ -2,6 +2,7 @@ import { toSluiceError } from "../../core/errors.ts";
 import { CodeReader, NO_MOVING_CODE } from "./catalogue-code.ts";
 import { type CatalogueData, loadCatalogue, type Relation, type RelationKind } from "./catalogue-load.ts";
 import { findMasked, type MaskedRelations, qualify } from "./catalogue-masks.ts";
+import { ViewReader } from "./catalogue-views.ts";
 import type { Upstream } from "./dial.ts";
 import { parseSearchPath } from "./search-path.ts";
 
@@ -69,6 +70,8 @@ export interface Catalogue {
    * @param functions that it calls, as written. @param relations as qualify() spells them. @param changesSchema event triggers see it
    */
   mayMove(functions: readonly string[], relations: readonly string[], changesSchema: boolean): boolean;
+  /** `=` between values of PostgreSQL's own types may be an operator or a cast of somebody else's. */
+  readonly hasOwnEquality: boolean;
   /** Some schema besides the system's has a function of this name. */
   hasOtherFunction(name: string): boolean;
 }
@@ -90,12 +93,14 @@ export function createCatalogue(open: () => Promise<Upstream>): Catalogue {
 const EMPTY: CatalogueData = {
   relations: new Map(),
   reads: new Map(),
+  views: new Map(),
   generated: new Map(),
   parents: new Map(),
   usableSchemas: new Set(),
   builtinFunctions: new Set(),
   otherFunctions: new Set(),
   movingCode: NO_MOVING_CODE,
+  ownEquality: true,
   user: "",
   searchPath: "",
   role: "",
@@ -109,6 +114,7 @@ class TargetCatalogue implements Catalogue {
   generation = 0;
   readonly #open: () => Promise<Upstream>;
   readonly #codeReader = new CodeReader();
+  readonly #viewReader = new ViewReader();
   #data: CatalogueData = EMPTY;
   /** Schemas by relation name. */
   readonly #schemasByName = new Map<string, string[]>();
@@ -157,7 +163,7 @@ class TargetCatalogue implements Catalogue {
     const began = performance.now();
     let restMillis = MAX_REST_MILLIS;
     try {
-      this.#take(await loadCatalogue(await this.#open(), this.#codeReader));
+      this.#take(await loadCatalogue(await this.#open(), this.#codeReader, this.#viewReader));
       this.#readAtChange = atChange;
       this.#readAtMillis = began;
       restMillis = Math.min(MAX_REST_MILLIS, REST_FACTOR * (performance.now() - began));
@@ -267,6 +273,10 @@ class TargetCatalogue implements Catalogue {
 
   hasOtherFunction(name: string): boolean {
     return this.#data.otherFunctions.has(name);
+  }
+
+  get hasOwnEquality(): boolean {
+    return this.#data.ownEquality;
   }
 
   isBuiltinFunction(name: string): boolean {

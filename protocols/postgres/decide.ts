@@ -1,13 +1,14 @@
 import { createHash } from "node:crypto";
 import type { Masker } from "../../core/mask/types.ts";
-import type { MaskRule, Moment, Operation, SessionPolicy } from "../../core/policy/types.ts";
+import type { Moment, Operation, SessionPolicy } from "../../core/policy/types.ts";
 import { type Grant, refuse, type Verdict } from "../../core/verdict.ts";
 import type { DecisionRecord } from "../../store/types.ts";
 import { type Catalogue, qualify } from "./catalogue.ts";
 import { type CopyPlan, planCopy } from "./copy-plan.ts";
 import { changesSchema, movesSearchPath } from "./effects.ts";
+import { type MaskedRelations, maskedRelations } from "./masked-relations.ts";
 import type { Classified, ColumnUse, OriginUse, RelationName } from "./sql/types.ts";
-import type { ColumnMask, SessionMasks } from "./values.ts";
+import type { SessionMasks } from "./values.ts";
 
 /** A verdict on one classified message in one context, with what the relay needs to carry it out. */
 export interface Decision {
@@ -272,22 +273,24 @@ export class DecisionContext {
     }
     const rule = this.#masked.ruleOf.get(touched[0]) ?? this.#masked.anyRule;
     const refused = (refusal: string) => ({ columns: true, content, rule, refusal, copies });
-    const view = touched.find((table) => this.#masked.views.has(table));
-    if (view !== undefined) return refused(`${view} reads masked columns, and what comes through it cannot be traced in this version`);
+    const view = touched.find((table) => this.#masked.untraced.has(table));
+    if (view !== undefined)
+      return refused(
+        `${view} works on masked columns otherwise than by giving them out as they are, and what comes through it cannot be traced`,
+      );
     if (unknown !== undefined)
       return refused(`function ${unknown} is not part of PostgreSQL; what it returns from masked data cannot be traced`);
     if (typeof plans === "string") return refused(plans);
     const path = this.#pathOf(classified, operation);
     for (const origin of use.origins) {
-      const column = this.#maskedColumn(origin, touched, path);
-      if (column === undefined) continue;
+      const found = this.#maskedColumn(origin, touched, path);
+      if (found === undefined) continue;
+      const { column, why } = found;
       if (column === "*" && origin.column === "*" && origin.relation === undefined)
         return refused("the columns of this statement cannot be traced to their tables, and one of them may be masked");
       if (column === "*")
         return refused("a whole row of a table with masked columns is used as a value, or compared, which cannot be traced");
-      if (origin.use === "predicate")
-        return refused(`masked column ${column} is used in a condition, which would tell its value (predicates: deny)`);
-      return refused(`masked column ${column} is used inside an expression; select it as it is`);
+      return refused(`masked column ${column} is used ${why}`);
     }
     return { columns: true, content, rule, refusal: undefined, copies };
   }
@@ -301,20 +304,35 @@ export class DecisionContext {
   }
 
   /**
-   * The masked column that this use is about, `*` for a whole row or any column; undefined: none.
+   * The masked column that this use is about, `*` for a whole row or any column, and why it is refused; undefined: none, or it may be so used.
    * @param touched relations of the statement with masked columns
    */
-  #maskedColumn(origin: OriginUse, touched: readonly string[], path: readonly string[] | undefined): string | undefined {
+  #maskedColumn(origin: OriginUse, touched: readonly string[], path: readonly string[] | undefined): MaskedUse | undefined {
     const { relation, column, use, unless } = origin;
     const tables = relation === undefined ? touched : this.#candidates(relation, false, path).filter((table) => touched.includes(table));
     for (const table of tables) {
-      const names = this.#masked.columnNames.get(table);
-      if (names === undefined || !(column === "*" || names.has(column))) continue;
+      const columns = this.#masked.predicates.get(table);
+      if (columns === undefined || !(column === "*" || columns.has(column))) continue;
       if (unless?.of.some((each) => this.#hasColumn(each, unless.column, path))) continue;
-      if (use === "predicate" && this.#masked.openPredicates.get(table)?.has(column) === true) continue;
-      return column;
+      if (use === "expression" || column === "*") return { column, why: "inside an expression; select it as it is" };
+      const level = columns.get(column);
+      if (level === "allow") continue;
+      if (level === "deny") return { column, why: "in a condition, which would tell its value (predicates: deny)" };
+      const why = use === "equality" ? this.#notComparable(origin, path) : "in a condition other than a bare = (or IN, = ANY)";
+      if (why !== undefined) return { column, why: `${why}; compare it by = with constants or parameters only (predicates: equality)` };
     }
     return undefined;
+  }
+
+  /** Why a comparison by = is refused although the column's masks say `predicates: equality`. */
+  #notComparable({ partner }: OriginUse, path: readonly string[] | undefined): string | undefined {
+    if (this.catalogue.hasOwnEquality)
+      return "in a condition, and the target has operators named =, or implicit casts, of its own, by which = may mean something else";
+    if (partner === undefined) return undefined;
+    const tables = this.#candidates(partner.relation, false, path);
+    const isMasked = (table: string): boolean => (this.#masked.predicates.get(table)?.get(partner.column) ?? "deny") !== "deny";
+    if (tables.length > 0 && tables.every(isMasked)) return undefined;
+    return `beside ${partner.column}, to which no such mask applies and which could list its values`;
   }
 
   /** Whatever relation the name means has this column. */
@@ -360,6 +378,11 @@ export class DecisionContext {
   }
 }
 
+interface MaskedUse {
+  readonly column: string;
+  readonly why: string;
+}
+
 interface MaskJudgement {
   readonly columns: boolean;
   readonly content: boolean;
@@ -380,63 +403,6 @@ const SYSTEM_NAMES: ReadonlySet<string> = new Set(["ctid", "xmin", "xmax", "cmin
 
 /** A foreign server may lead back to this one. */
 const FOREIGN = /^(?:server|foreign_data_wrapper|subscription):/;
-
-interface MaskedRelations {
-  readonly columns: Map<number, Map<number, ColumnMask>>;
-  /** Tables with masked columns and everything that reads them. */
-  readonly relations: Set<string>;
-  readonly views: Set<string>;
-  readonly besides: Set<string>;
-  /** `schema:name` of each schema with masked columns. */
-  readonly schemas: Set<string>;
-  readonly columnNames: Map<string, Set<string>>;
-  /** Columns whose every mask says `predicates: allow`. */
-  readonly openPredicates: Map<string, Set<string>>;
-  readonly ruleOf: Map<string, string>;
-  readonly anyRule: string;
-}
-
-function maskedRelations(masks: readonly MaskRule[], catalogue: Catalogue): MaskedRelations {
-  const patterns: { pattern: string; rule: MaskRule }[] = masks.flatMap((rule) => rule.columns.map((pattern) => ({ pattern, rule })));
-  const result: MaskedRelations = {
-    columns: new Map(),
-    relations: new Set(),
-    views: new Set(),
-    besides: new Set(),
-    schemas: new Set(),
-    columnNames: new Map(),
-    openPredicates: new Map(),
-    ruleOf: new Map(),
-    anyRule: patterns[0]?.rule.name ?? "",
-  };
-  if (patterns.length === 0) return result;
-  const found = catalogue.maskedRelations(patterns.map((entry) => entry.pattern));
-  for (const name of found.relations) result.relations.add(name);
-  for (const name of found.viewsOver) result.views.add(name);
-  for (const name of found.besides) result.besides.add(name);
-  for (const [oid, attributes] of found.columns) {
-    const byAttribute = new Map<number, ColumnMask>();
-    result.columns.set(oid, byAttribute);
-    for (const [attribute, index] of attributes) {
-      const rule = patterns[index].rule;
-      byAttribute.set(attribute, { rule: rule.name, method: rule.with });
-      const origin = catalogue.columnOrigin(oid, attribute);
-      if (origin === undefined) continue;
-      const table = qualify(origin.schema, origin.table);
-      add(result.columnNames, table, origin.column);
-      result.schemas.add(`schema:${origin.schema}`);
-      if (rule.predicates === "allow") add(result.openPredicates, table, origin.column);
-      if (!result.ruleOf.has(table)) result.ruleOf.set(table, rule.name);
-    }
-  }
-  return result;
-}
-
-function add(map: Map<string, Set<string>>, key: string, value: string): void {
-  const set = map.get(key);
-  if (set === undefined) map.set(key, new Set([value]));
-  else set.add(value);
-}
 
 const NO_TEMPORARY: ReadonlySet<string> = new Set();
 

@@ -2,7 +2,7 @@ import type { RawClient, RawOptions } from "../clients/raw.ts";
 import type { PostgresVersion } from "../helpers/postgres.ts";
 
 /** Who asks; policy.ts says what each may do. */
-export type Group = "all" | "reader" | "only" | "writer" | "schema" | "masked" | "watched" | "mover";
+export type Group = "all" | "reader" | "only" | "writer" | "schema" | "masked" | "compared" | "watched" | "mover";
 
 /**
  * What must hold of a case's last statement.

@@ -277,8 +277,6 @@ export const MASKS: readonly SqlCase[] = [
     "copy (insert into log (what) select email from customers returning what) to stdout",
     "copy (update customers set region = email returning region) to stdout",
     "copy (with d as (delete from customers returning *) select * from d) to stdout (format csv)",
-    "copy m_email to stdout",
-    "copy v_all (id, email) to stdout (format binary)",
     "copy (select * from all_customers()) to stdout",
     "copy (select id from customers order by email) to stdout",
     "copy (select e from (select email as e from customers) s) to stdout (format csv)",

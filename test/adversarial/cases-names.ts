@@ -164,11 +164,7 @@ export const NAMES: readonly SqlCase[] = [
   ]),
   ...sql("views, rules, triggers", "masked", "runs", ["select id, name from v_safe"]),
   ...sql("views, rules, triggers", "masked", "mask", [
-    "select * from v_all",
-    "select contact from v_email",
-    "select contact from m_email",
     "select name from v_rows",
-    "copy v_email to stdout",
     "create view stolen as select email as e from customers",
     "create view stolen as select * from v_email",
     "create materialized view stolen as select * from customers",

@@ -45,6 +45,8 @@ export const HIDDEN = {
   event: random("event"),
   extra: random("extra"),
   person: random("person"),
+  kind: random("kind"),
+  label: random("label"),
 } as const;
 
 /** What detectors must find. */
@@ -122,10 +124,22 @@ create table extra (id int, email text);
 insert into extra values (1, '${HIDDEN.extra}');
 create table people (email text primary key);
 insert into people values ('${HIDDEN.person}');
+create domain tagged as text;
+create table kinds (id int, email text, label tagged, area box, feel mood, letter text generated always as (left(email, 1)) stored);
+insert into kinds values (1, '${HIDDEN.kind}', '${HIDDEN.label}', '((0,0),(1,1))', 'fine');
+create view v_kinds as select email as e, letter as l, label, area from kinds;
 create view v_all as select * from customers;
 create view v_email as select id, email as contact from customers;
 create view v_safe as select id, name from customers;
 create view v_rows as select c.name, to_jsonb(c) from customers c;
+create view v_nested as select contact as mail, id as number from v_email;
+create view v_joined as select o.note, c.email, c.ssn as code from orders o left join customers c on c.id = o.customer;
+create view v_filtered as select id, email from customers where email > 'm';
+create view v_upper as select id, upper(email) as email from customers;
+create view v_triggered as select id, email from customers;
+create function through() returns trigger language plpgsql as $$ begin return new; end $$;
+create trigger through instead of update on v_triggered for each row execute function through();
+create materialized view m_nested as select mail from v_nested;
 create materialized view m_email as select id, email as contact from customers;
 create function all_customers() returns setof customers language sql as 'select * from customers';
 create function one_email(int) returns text language sql as 'select email from customers where id = $1';
@@ -171,7 +185,7 @@ rules:
     actions: [read, write, schema, admin]
     resources: [public.secret, public.${LONG}, public.${ALMOST_LONG}, "public.*Odd*"]
     effect: deny
-  - { name: everything, who: { groups: [all, masked, watched] }, effect: allow }
+  - { name: everything, who: { groups: [all, masked, compared, watched] }, effect: allow }
   - { name: reader, who: { groups: [reader] }, actions: [read], resources: ["public.*"], effect: allow }
   - { name: only-orders, who: { groups: [only] }, actions: [read], resources: [public.orders], effect: allow }
   - { name: writer, who: { groups: [writer] }, actions: [read, write], resources: ["public.*"], effect: allow }
@@ -195,6 +209,12 @@ masks:
       - public.people.email
     with: redact
     predicates: deny
+  - name: comparable
+    who: { groups: [compared] }
+    columns: [public.customers.email, public.customers.phone, public.customers.doc, public.customers.tags, public.people.email, public.kinds.email, public.kinds.label, public.kinds.area, public.kinds.feel]
+    with: hash
+    predicates: equality
+  - { name: not-comparable, who: { groups: [compared] }, columns: [public.customers.ssn, public.customers.phone], with: redact }
   - { name: numbers, who: { groups: [masked] }, columns: [public.customers.phone], with: hash }
   - { name: nothing-left, who: { groups: [masked] }, columns: [public.extra.email], with: "null" }
   - { name: content, who: { groups: [watched] }, detect: [payment_card, iban, email], with: redact }

@@ -27,6 +27,8 @@ export abstract class Expressions {
   /** Window functions may stand here. */
   protected windows = false;
   protected modern: boolean;
+  /** How many FROM clauses are around. */
+  protected inFrom = 0;
   touched = false;
 
   constructor(random: Random, model: Model, clean: boolean, modern: boolean) {
@@ -67,8 +69,14 @@ export abstract class Expressions {
     this.mark(column);
     const innermost = this.scopes[this.scopes.length - 1] ?? [];
     const alone = innermost.filter((each) => each.columns.some((other) => other.name === column.name)).length === 1;
-    if (level === this.scopes.length - 1 && alone && this.chance(40)) return quoted(column.name);
+    if (level === this.scopes.length - 1 && alone && !this.#isAmbiguous(column) && this.chance(40)) return quoted(column.name);
     return `${quoted(range.alias)}.${quoted(column.name)}`;
+  }
+
+  /** Inside FROM a bare name counts for the queries around it too. */
+  #isAmbiguous({ name }: Column): boolean {
+    const isMasked = (range: Range) => range.columns.some((column) => column.masked && column.name === name);
+    return this.clean && this.inFrom > 0 && this.scopes.some((ranges) => ranges.some(isMasked));
   }
 
   /** `range.function` and `range.type` are the row, or a function of it, in attribute notation. */
@@ -268,6 +276,22 @@ export abstract class Expressions {
     }
   }
 
+  /** What a mask may allow where it allows nothing else in conditions. */
+  private compared(): string | undefined {
+    const type = this.random.pick(["text", "int", "num", "date", "uuid", "json"] as const);
+    const fits = (column: Column) => column.type === type;
+    const column = this.reference(fits);
+    const literal = this.literal(type);
+    if (column === undefined) return undefined;
+    return this.random.pick<() => string | undefined>([
+      () => `${column} = ${literal}`,
+      () => `${literal} = ${column}`,
+      () => `${column} in (${literal}, ${this.literal(type)})`,
+      () => `${column} = any (array[${literal}])`,
+      () => `${column} = ${this.reference(fits)}`,
+    ])();
+  }
+
   private conditions(): readonly (() => string | undefined)[] {
     const x = (of: ValueType) => this.x(of);
     const same = (): [string, string] => {
@@ -275,6 +299,8 @@ export abstract class Expressions {
       return [x(type), x(type)];
     };
     return [
+      () => this.compared(),
+      () => this.compared(),
       () => same().join(` ${this.random.pick(["=", "<>", "<", ">=", "is distinct from"])} `),
       () => `${x("text")} ${this.random.pick(["like", "ilike", "~", "similar to"])} 'a%'`,
       () => `${this.any()} is ${this.random.pick(["null", "not null"])}`,

@@ -325,6 +325,13 @@ export class Generator extends Expressions {
   }
 
   #from(): { text: string; ranges: Range[] } {
+    this.inFrom += 1;
+    const made = this.#fromItems();
+    this.inFrom -= 1;
+    return made;
+  }
+
+  #fromItems(): { text: string; ranges: Range[] } {
     const [text, first] = this.#item();
     const ranges = [first];
     let joined = text;

@@ -85,8 +85,7 @@ export async function readModel(server: PostgresServer, database: string, schema
       name: row.s === "public" ? row.r : key,
       kind: row.k === "v" || row.k === "m" ? "view" : "table",
       columns,
-      // A view that shows one masked column counts as masked altogether.
-      opaque: schema.opaqueViews.includes(key) || ((row.k === "v" || row.k === "m") && columns.some((column) => column.masked)),
+      opaque: schema.opaqueViews.includes(key),
       fills: row.k !== "v" && row.k !== "m" && !row.p,
     })),
   };

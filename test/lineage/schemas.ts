@@ -91,7 +91,7 @@ export function randomSchema(seed: number): Schema {
   ddl += `create table public.heir (more text) inherits (${parent.key});\n`;
   for (const name of parent.masked) derived.push(`public.heir.${name}`);
   drafts.push({ key: "public.heir", columns: [...parent.columns, "more"], masked: parent.masked, isView: false });
-  for (let index = 0; index < 6; index += 1) {
+  for (let index = 0; index < 12; index += 1) {
     const over = random.pick(drafts);
     const shows = over.columns.filter((name) => name === "id" || random.oneIn(2));
     const key = `public.v${index}`;
@@ -108,23 +108,55 @@ export function randomSchema(seed: number): Schema {
     });
     const hidden = over.columns.find((name) => over.masked.has(name));
     let where = "";
-    // A view that shows a masked column counts as masked altogether, for those over it too.
-    let opaque = opaqueViews.includes(over.key) || (over.isView && over.masked.size > 0);
+    // What works on masked columns counts as masked altogether, and so does what reads it.
+    let opaque = opaqueViews.includes(over.key);
     if (hidden !== undefined && random.oneIn(4)) {
       const way = random.below(3);
-      if (way === 0) items.push(`s.${hidden}::text || '!' as mixed`);
-      else if (way === 1) items.push("to_jsonb(s) as mixed");
+      if (way === 0) items.push(`s.${hidden}::text || '!' as mixed${index}`);
+      else if (way === 1) items.push(`to_jsonb(s) as mixed${index}`);
       else where = ` where s.${hidden}::text > 'm'`;
       if (way < 2) {
-        draft.columns.push("mixed");
-        draft.masked.add("mixed");
-        derived.push(`${key}.mixed`);
+        draft.columns.push(`mixed${index}`);
+        draft.masked.add(`mixed${index}`);
+        derived.push(`${key}.mixed${index}`);
       }
       opaque = true;
     }
+    const list = items.join(", ");
+    const showsMasked = draft.masked.size > 0;
+    const inner = [...new Set([...shows, ...(hidden === undefined ? [] : [hidden])])];
+    // A masked column inside that no output shows is one too many.
+    const readsMore = hidden !== undefined && !shows.includes(hidden);
+    const other = random.pick(drafts);
+    const ways: (() => string)[] = [
+      () => `select ${list} from ${over.key} s${where}`,
+      () => `select ${list} from (select ${shows.join(", ")} from ${over.key}) s`,
+      () => `with w as (select * from ${over.key}), s as (select ${inner.join(", ")} from w) select ${list} from s${where}`,
+      () => `select ${list} from ${other.key} o, lateral (select ${inner.join(", ")} from ${over.key} i where i.id = o.id) s${where}`,
+      () => `select ${list}, o.id as other_id${index} from ${over.key} s left join ${other.key} o on o.id = s.id${where}`,
+      () =>
+        `select ${list}, (select count(*) from ${other.key} o where o.id > s.id) as counted${index} from ${other.key} o join ${over.key} s using (id)${where}`,
+      () => `select j.* from (select ${list} from ${over.key} s${where}) j order by j.id`,
+      () => `select ${list} from ${over.key} s${where} order by ${random.pick(shows.filter((name) => !over.masked.has(name)))}, 1`,
+      () => `select ${list} from ${over.key} s${where} order by ${shows.length}`,
+      () => `select distinct ${list} from ${over.key} s${where}`,
+      () => `select ${list} from ${over.key} s${where} union all select ${list} from ${over.key} s`,
+    ];
+    const way = random.below(ways.length);
+    const joins = way === 3 || way === 4 || way === 5;
+    // The inner list of the second holds nothing for a condition or an expression to work with.
+    const text = way === 1 && opaque && hidden !== undefined ? ways[0] : ways[way];
+    if (way === 4) draft.columns.push(`other_id${index}`);
+    if (way === 5) draft.columns.push(`counted${index}`);
+    if (joins && opaqueViews.includes(other.key)) opaque = true;
+    // All of a relation is read where one says so, and its masked columns are not shown.
+    if (way === 2 && [...over.masked].some((name) => !shows.includes(name))) opaque = true;
+    if (way === 3 && readsMore) opaque = true;
+    if (way === 8 && over.masked.has(shows.at(-1) as string)) opaque = true;
+    if (way > 8 && showsMasked) opaque = true;
     if (opaque) opaqueViews.push(key);
     const kind = random.oneIn(5) ? "materialized view" : "view";
-    ddl += `create ${kind} ${key} as select ${items.join(", ")} from ${over.key} s${where};\n`;
+    ddl += `create ${kind} ${key} as ${(text as () => string)()};\n`;
     drafts.push(draft);
   }
   return { name: `random ${seed}`, ddl, masked, derived, opaqueViews };

@@ -1,4 +1,4 @@
-import type { RelationName } from "./types.ts";
+import type { RelationColumn, RelationName } from "./types.ts";
 
 /**
  * Which relations' columns a name can stand for. The grammar does not know the columns of tables, so a name stands for all that it
@@ -35,6 +35,8 @@ export type Source =
 export interface Range {
   readonly alias: string;
   readonly source: Source;
+  /** Its rows are the statement's own making: EXCLUDED, or what RETURNING calls OLD and NEW. */
+  readonly proposed: boolean;
 }
 
 export type Output =
@@ -168,6 +170,8 @@ interface Level {
   readonly ranges: Range[];
   /** Where this is walked the server sees every range of the level. */
   settled: boolean;
+  /** The server has a name for a range of the level that is not known here. */
+  unnamed: boolean;
 }
 
 /**
@@ -178,7 +182,7 @@ export class Ranges {
   readonly #levels: Level[] = [];
 
   within(body: () => void): void {
-    this.#levels.push({ ranges: [], settled: true });
+    this.#levels.push({ ranges: [], settled: true, unnamed: false });
     try {
       body();
     } finally {
@@ -195,8 +199,11 @@ export class Ranges {
     if (level !== undefined) level.settled = before;
   }
 
-  add(alias: string, source: Source): void {
-    this.#levels[this.#levels.length - 1]?.ranges.push({ alias, source });
+  /** @param alias undefined: the server makes one up, which is not followed */
+  add(alias: string | undefined, source: Source, proposed = false): void {
+    const level = this.#levels[this.#levels.length - 1];
+    if (alias !== undefined) level?.ranges.push({ alias, source, proposed });
+    else if (level !== undefined) level.unnamed = true;
   }
 
   /** A join under a name of its own: what it joins cannot be named any more. @param from how many ranges were there before it */
@@ -223,6 +230,15 @@ export class Ranges {
     const meanings = path.length > 1 ? this.#named(path[path.length - 2]).map(({ source }) => resolve(source, name)) : this.#bare(name);
     // Nothing in sight: a definition, in which names are those of the relation that is defined.
     return meanings.length === 0 ? [{ relation: undefined, column: name }] : union(meanings);
+  }
+
+  /** The one column of a relation that `alias.name` stands for if the relation has such a column; undefined: it may be something else. */
+  certain(path: readonly string[]): RelationColumn | undefined {
+    const [alias, column, more] = path;
+    if (column === undefined || more !== undefined || this.#levels.some((level) => level.unnamed)) return undefined;
+    const [range, other] = this.#named(alias);
+    if (range === undefined || other !== undefined || range.proposed) return undefined;
+    return range.source.kind === "relation" && !range.source.renamed ? { relation: range.source.relation, column } : undefined;
   }
 
   /** The innermost query that has such a column decides; which one that is, is for the catalogue to say. */

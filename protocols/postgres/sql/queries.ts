@@ -1,5 +1,6 @@
 import { as, type Body, constantText, kindOf, type Node, strings, type Tree } from "./ast.ts";
 import { type Output, Outputs, resolve, rowOf, type Source, union } from "./columns.ts";
+import { condition } from "./conditions.ts";
 import { pinned, value } from "./expressions.ts";
 import { inner, Refusal, type Use, type Visitor, type Visitors, type Walk } from "./walk.ts";
 
@@ -145,9 +146,9 @@ function selectBody(walk: Walk, body: Body<"SelectStmt">, outer: Use): void {
   walk.outputs.set(body, outputs);
   walk.settingOfRow = undefined;
   if (body.distinctClause !== undefined) distinct(walk, body, outputs, use);
-  walk.visit(body.whereClause, "predicate");
+  condition(walk, body.whereClause);
   orderAndGroup(walk, body.groupClause, outputs);
-  walk.visit(body.havingClause, "predicate");
+  condition(walk, body.havingClause);
   walk.visitAll(body.windowClause, "predicate");
   walk.visitAll(body.valuesLists, computed(use));
   orderAndGroup(walk, body.sortClause, outputs, isSet);
@@ -200,7 +201,9 @@ function returning(walk: Walk, body: Change, use: Use): void {
   const target = body.relation;
   walk.range("sql:select", target);
   for (const name of ["old", "new", ...(clause.options ?? []).map((option) => as(option, "ReturningOption")?.value)])
-    if (name !== undefined) walk.ranges.add(name, relationSource(target));
+    if (name !== undefined) walk.ranges.add(name, relationSource(target), true);
+  // The target's own name stands for the statement's new rows here.
+  walk.ranges.add(undefined, relationSource(target));
   const outputs = targets(walk, clause.exprs, use);
   walk.outputs.set(body, outputs);
 }
@@ -249,12 +252,12 @@ const insert = changing<"InsertStmt">("sql:insert", (walk, body, use) => {
   addTarget(walk, body.relation);
   const conflict = body.onConflictClause;
   if (conflict !== undefined) {
-    walk.ranges.add("excluded", relationSource(body.relation));
+    walk.ranges.add("excluded", relationSource(body.relation), true);
     walk.visitAll(conflict.infer?.indexElems, "predicate");
     walk.visit(conflict.infer?.whereClause, "predicate");
     if (conflict.action === "ONCONFLICT_UPDATE") walk.range("sql:update", body.relation);
     assignments(walk, conflict.targetList);
-    walk.visit(conflict.whereClause, "predicate");
+    condition(walk, conflict.whereClause);
   }
   returning(walk, body, use);
 });
@@ -264,7 +267,7 @@ const update = changing<"UpdateStmt">("sql:update", (walk, body, use) => {
   addTarget(walk, body.relation);
   walk.ranges.during(false, () => walk.visitAll(body.fromClause, "plain"));
   assignments(walk, body.targetList);
-  walk.visit(body.whereClause, "predicate");
+  condition(walk, body.whereClause);
   returning(walk, body, use);
 });
 
@@ -272,7 +275,7 @@ const remove = changing<"DeleteStmt">("sql:delete", (walk, body, use) => {
   if (!looksAtRow(body.whereClause)) walk.unfiltered = true;
   addTarget(walk, body.relation);
   walk.ranges.during(false, () => walk.visitAll(body.usingClause, "plain"));
-  walk.visit(body.whereClause, "predicate");
+  condition(walk, body.whereClause);
   returning(walk, body, use);
 });
 
@@ -341,7 +344,7 @@ const join: Visitor<"JoinExpr"> = (walk, body) => {
     // The merged column of a full join is an expression over both sides.
     if (body.jointype === "JOIN_FULL") walk.used(origins, "expression");
   }
-  walk.visit(body.quals, "predicate");
+  condition(walk, body.quals);
   const joined = new Outputs([{ star: sides }]);
   if (body.join_using_alias?.aliasname !== undefined)
     walk.ranges.add(body.join_using_alias.aliasname, { kind: "query", outputs: joined, names: [] });
@@ -357,9 +360,7 @@ const subquery: Visitor<"RangeSubselect"> = (walk, body) => {
 };
 
 /** What a function returns is computed from its arguments, which are expressions. */
-const addComputed = (walk: Walk, alias: string | undefined): void => {
-  if (alias !== undefined) walk.ranges.add(alias, { kind: "computed" });
-};
+const COMPUTED: Source = { kind: "computed" };
 
 const tableFunction: Visitor<"RangeFunction"> = (walk, body) => {
   let name: string | undefined;
@@ -371,7 +372,9 @@ const tableFunction: Visitor<"RangeFunction"> = (walk, body) => {
       name = strings(as(part, "FuncCall")?.funcname).at(-1);
     }
   }
-  addComputed(walk, body.alias?.aliasname ?? name);
+  // Of several functions the server takes the first one's name.
+  if (body.alias === undefined && body.functions?.length !== 1) walk.ranges.add(undefined, COMPUTED);
+  walk.ranges.add(body.alias?.aliasname ?? name, COMPUTED);
 };
 
 const xmlTable: Visitor<"RangeTableFunc"> = (walk, body) => {
@@ -383,7 +386,7 @@ const xmlTable: Visitor<"RangeTableFunc"> = (walk, body) => {
     walk.visit(column?.colexpr, "expression");
     walk.visit(column?.coldefexpr, "expression");
   }
-  addComputed(walk, body.alias?.aliasname);
+  walk.ranges.add(body.alias?.aliasname, COMPUTED);
 };
 
 const jsonTable: Visitor<"JsonTable"> = (walk, body) => {
@@ -392,7 +395,7 @@ const jsonTable: Visitor<"JsonTable"> = (walk, body) => {
   walk.visitAll(body.passing, "expression");
   if (body.on_error !== undefined) walk.visitBody("JsonBehavior", body.on_error, "expression");
   jsonColumns(walk, body.columns);
-  addComputed(walk, body.alias?.aliasname);
+  walk.ranges.add(body.alias?.aliasname, COMPUTED);
 };
 
 function jsonColumns(walk: Walk, columns: readonly Node[] | undefined): void {

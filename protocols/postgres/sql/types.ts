@@ -60,9 +60,17 @@ export interface ColumnUse {
   readonly origins: readonly OriginUse[];
 }
 
+/** A column of a relation that a statement names. */
+export interface RelationColumn {
+  readonly relation: RelationName;
+  readonly column: string;
+}
+
 /** One use of what may be a relation's column, besides plain output. */
 export interface OriginUse {
-  readonly use: "expression" | "predicate";
+  /** equality: a condition that only asks whether it equals one of some constants, parameters, or `partner` (conditions.ts). */
+  readonly use: "expression" | "predicate" | "equality";
+  readonly partner?: RelationColumn | undefined;
   /** undefined: any relation of the statement. */
   readonly relation: RelationName | undefined;
   /** `*`: any column, or the whole row. */

@@ -1,7 +1,7 @@
 import { type Body, isTree, type Kind, kindOf, type Node, type Tree } from "./ast.ts";
 import { ANYTHING, keyOf, type Origin, type Outputs, Ranges, type Source, under } from "./columns.ts";
 import { CHANGES_SEQUENCE, functionRule, qualifiedRule, type Rule } from "./functions.ts";
-import type { Classified, CopyOut, OriginUse, RelationName, SessionEffect, StatementAccess } from "./types.ts";
+import type { Classified, CopyOut, OriginUse, RelationColumn, RelationName, SessionEffect, StatementAccess } from "./types.ts";
 
 /** Thrown inside the walk: the statement is refused for what it is. The message is the sentence for the client. */
 export class Refusal extends Error {}
@@ -182,8 +182,8 @@ export class Walk {
     if (column !== undefined) this.#columns.add(column);
   }
 
-  /** A column reference; `path` without a trailing star. @returns what it stands for */
-  column(path: readonly string[], use: Use): readonly Origin[] {
+  /** A column reference; `path` without a trailing star. @param partner what it is compared with for equality @returns what it stands for */
+  column(path: readonly string[], use: Use | "equality", partner?: RelationColumn): readonly Origin[] {
     const name = path[path.length - 1];
     this.#columns.add(name);
     if (path.length > 1) this.attribute(name);
@@ -191,10 +191,11 @@ export class Walk {
     if (this.#columnWork > COLUMN_WORK) return ANYTHING;
     const origins = this.ranges.column(path);
     this.#worked(1 + origins.length);
-    this.used(origins, use);
+    this.used(origins, use, partner);
     // The name of a table is also that of its row.
-    if (path.length > 1) for (const call of this.ranges.rowFunctions(path)) this.used(under(call.row, name, call.of), inner(use));
-    else this.used(this.ranges.row(name), inner(use));
+    const asRow = use === "equality" ? "predicate" : inner(use);
+    if (path.length > 1) for (const call of this.ranges.rowFunctions(path)) this.used(under(call.row, name, call.of), asRow);
+    else this.used(this.ranges.row(name), asRow);
     return origins;
   }
 
@@ -205,19 +206,19 @@ export class Walk {
     this.#mention(name, use);
   }
 
-  #mention(name: string, use: Use): void {
+  #mention(name: string, use: Use | "equality"): void {
     if (use === "plain") this.#plain.add(name);
     else if (use === "expression") this.#expressions.add(name);
-    else if (use === "predicate") this.#predicates.add(name);
+    else if (use === "predicate" || use === "equality") this.#predicates.add(name);
   }
 
   /** These values go where `use` says; what goes out as it is, is told by where the server says it is from. */
-  used(origins: readonly Origin[], use: Use): void {
-    if ((use !== "expression" && use !== "predicate") || this.#columnWork > COLUMN_WORK) return;
+  used(origins: readonly Origin[], use: Use | "equality", partner?: RelationColumn): void {
+    if (use === "plain" || use === "unseen" || this.#columnWork > COLUMN_WORK) return;
     for (const origin of origins) {
       const { relation, column, unless } = origin;
-      const key = `${use}\0${keyOf(origin)}`;
-      if (!this.#uses.has(key)) this.#uses.set(key, { use, relation, column, unless });
+      const key = `${use}\0${keyOf(origin)}${partner === undefined ? "" : `\0\0\0${keyOf({ ...partner })}`}`;
+      if (!this.#uses.has(key)) this.#uses.set(key, { use, relation, column, unless, ...(partner === undefined ? {} : { partner }) });
     }
     if (origins !== ANYTHING) this.#worked(origins.length);
   }
