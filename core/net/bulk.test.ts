@@ -45,7 +45,7 @@ async function pairs(count: number, transport: Transport = newTransport("pump"),
       made.push({ wire, events, peer });
       continue;
     }
-    const tls = connectTls({ socket: peer, ca: certificate.cert, servername: "localhost", allowHalfOpen: true });
+    const tls = connectTls({ socket: peer, ca: certificate.cert, servername: "localhost" });
     tls.on("error", () => {});
     await Promise.all([wire.acceptTls({ ...certificate, alpn: [], requireAlpn: false }), once(tls, "secureConnect")]);
     made.push({ wire, events, peer: tls });
@@ -145,7 +145,8 @@ for (const [kind, secure] of KINDS) {
   describe(`long transfers through ${kind}${secure ? " with TLS" : ""}`, () => {
     test("whole, paused and answered; then rests, single bytes and the end", { timeout: 10_000 }, async () => {
       const made = await pairs(3, newTransport(kind), secure);
-      const [paused, answered, whole] = made as [Pair, Pair, Pair];
+      // The third goes on undisturbed.
+      const [paused, answered] = made as [Pair, Pair, Pair];
       const bytes = stream(150, 5);
       let answers = 0;
       answered.peer.on("data", (chunk: Buffer) => {

@@ -155,6 +155,8 @@ export function parseSearchPath(value: string, user: string): readonly string[] 
     const match = element.exec(value);
     if (match === null) return undefined;
     const name = match[1] !== undefined ? match[1].replaceAll('""', '"') : match[2].replaceAll(/[A-Z]/g, (letter) => letter.toLowerCase());
+    // Where a byte is a character (LATIN1 and the like) the server's locale says what is lower case beyond ASCII.
+    if (match[2] !== undefined && name !== name.toLowerCase()) return undefined;
     // The server cuts longer names; what is left need not be what a schema is called.
     if (Buffer.byteLength(name) > 63) return undefined;
     schemas.push(name === "$user" ? user : name);
