@@ -335,7 +335,10 @@ napi_value Send(napi_env env, napi_callback_info info) {
     int count = 0;
     for (; i < runCount && count < kPartsMax && pump->runs[i * kRunWords] == slot; i++) {
       int64_t start = pump->runs[i * kRunWords + 1], end = pump->runs[i * kRunWords + 2];
-      if (start < 0 || start > end || end > static_cast<int64_t>(pump->pageBytes)) problem = "send: a run outside the page";
+      if (start < 0 || start > end || end > static_cast<int64_t>(pump->pageBytes)) {
+        problem = "send: a run outside the page";
+        break;
+      }
       parts[count].iov_base = const_cast<uint8_t*>(pump->page) + start;
       parts[count++].iov_len = static_cast<size_t>(end - start);
     }
