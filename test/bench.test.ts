@@ -135,7 +135,7 @@ test("the micro benchmarks run", { timeout: 120_000 }, async (context) => {
   const micro = await bench(["--micro", "--json", file], 100_000);
   assert.equal(micro.code, 0, micro.stderr);
   const { results } = JSON.parse(readFileSync(file, "utf8")) as { results: { name: string; medianNanos: number; p99Nanos: number }[] };
-  assert.equal(results.length, 17);
+  assert.equal(results.length, 21);
   for (const { name, medianNanos, p99Nanos } of results)
     for (const value of [medianNanos, p99Nanos]) assertMeasured(value, "nanoseconds", name);
 });

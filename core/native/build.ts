@@ -1,6 +1,6 @@
 import { execFile } from "node:child_process";
 import { createHash } from "node:crypto";
-import { existsSync, readFileSync } from "node:fs";
+import { existsSync, readdirSync, readFileSync } from "node:fs";
 import { copyFile, mkdir, rm, stat, writeFile } from "node:fs/promises";
 import { createRequire } from "node:module";
 import { tmpdir } from "node:os";
@@ -19,12 +19,10 @@ export interface NativeBuild {
 export type Sanitizer = "address" | "undefined";
 
 const HERE = import.meta.dirname;
-const SOURCES = [
-  ...["binding.gyp", "build.ts", "napi_util.h", "acceptor.cc", "sources.h"],
-  ...["matcher.cc", "digits.h", "literals.h"],
-  ...["pump.cc", "pump.h", "pump_addon.h", "pump_backlog.h", "pump_secure.cc", "pump_socket.cc", "pump_tls.cc", "pump_tls.h"],
-  "faults.cc",
-];
+/** All of them by what they are called: a file that a list forgets would be missing from a sanitizer's build, and no change of it would be built. */
+const SOURCES = readdirSync(HERE)
+  .filter((name) => /\.(?:cc|h|gyp)$/.test(name) || name === "build.ts")
+  .sort();
 const ADDONS = ["sluice_acceptor", "sluice_matcher", "sluice_pump"];
 
 /** node-gyp builds in the folder that it runs in, so a build with a sanitizer has a folder of its own, with copies of the sources. */

@@ -242,7 +242,11 @@ napi_value Adopt(napi_env env, napi_callback_info info) {
   if (getsockopt(static_cast<int>(fd), SOL_SOCKET, SO_DOMAIN, &family, &length) != 0) return failErrno(env, "adopt", errno);
   // What waits in the kernel would hold up everybody; of sends in a batch no flag says that they must not.
   int on = 1;
-  if (ioctl(static_cast<int>(fd), FIONBIO, &on) != 0) return failErrno(env, "adopt", errno);
+  if (ioctl(static_cast<int>(fd), FIONBIO, &on) != 0) {
+    int error = errno;
+    close(static_cast<int>(fd));
+    return failErrno(env, "adopt", error);
+  }
   setOptions(static_cast<int>(fd), family == AF_INET || family == AF_INET6);
   return watch(env, pump, static_cast<int>(fd), false);
 }
@@ -331,7 +335,10 @@ napi_value Send(napi_env env, napi_callback_info info) {
     int count = 0;
     for (; i < runCount && count < kPartsMax && pump->runs[i * kRunWords] == slot; i++) {
       int64_t start = pump->runs[i * kRunWords + 1], end = pump->runs[i * kRunWords + 2];
-      if (start < 0 || start > end || end > static_cast<int64_t>(pump->pageBytes)) problem = "send: a run outside the page";
+      if (start < 0 || start > end || end > static_cast<int64_t>(pump->pageBytes)) {
+        problem = "send: a run outside the page";
+        break;
+      }
       parts[count].iov_base = const_cast<uint8_t*>(pump->page) + start;
       parts[count++].iov_len = static_cast<size_t>(end - start);
     }

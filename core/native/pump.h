@@ -17,7 +17,8 @@ struct bio_method_st;
 namespace sluice {
 
 constexpr int kReadyMax = 128;              // connections of one round
-constexpr int kEventsMax = 5 * kReadyMax;   // one connection has five events a round at most
+constexpr int kEventsMax = 5 * kReadyMax;
+constexpr int kEventsOfOne = 10;            // one connection has fewer a round, whatever fails
 constexpr int kEventWords = 5;              // slot, generation, flags, start (or errno), end
 constexpr size_t kReadMax = 64 << 10;       // bytes read from one connection a round
 constexpr size_t kRecordMax = 17 << 10;     // a TLS record (RFC 8446 §5.2), of which OpenSSL may hold the beginning
@@ -102,7 +103,6 @@ struct Pump {
   bool timerRuns;
   bool timerFired;
 
-
   bio_method_st* tlsMethod;  // nullptr: no TLS here
   uint8_t* cipher;           // kCipherMax bytes read from a TLS connection, during one step
   uint8_t* out;              // kOutBytes of records; those before outSent are in the batch or gone
@@ -143,7 +143,9 @@ int endBatch(Pump* pump);
 // FIN after the backlog. Returns true when it has gone out.
 bool orderFin(Pump* pump, int slot);
 // Room for one more connection in this round.
-inline bool roundHasRoom(const Pump* pump) { return pump->servedCount < kReadyMax && pump->slabBytes - pump->slabUsed >= kReadMax; }
+inline bool roundHasRoom(const Pump* pump) {
+  return pump->servedCount < kReadyMax && pump->eventCount <= kEventsMax - kEventsOfOne && pump->slabBytes - pump->slabUsed >= kReadMax;
+}
 // What epoll reported: finish connecting, send the backlog, read once.
 void serveReady(Pump* pump, int slot, uint32_t ready);
 

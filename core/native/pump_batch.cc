@@ -51,7 +51,7 @@ void SendBatch::add(int fd, int slot, const iovec* parts, int count) {
   entry.result = kUnknown;
   iocb& block = blocks_[size_];
   memset(&block, 0, sizeof block);
-  block.aio_data = static_cast<uint64_t>(size_);
+  block.aio_data = serial_ << 32 | static_cast<uint64_t>(size_);
   block.aio_fildes = static_cast<uint32_t>(fd);
   if (count == 1) {
     block.aio_lio_opcode = IOCB_CMD_PWRITE;
@@ -90,7 +90,8 @@ void SendBatch::submit() {
   const unsigned tail = __atomic_load_n(&ring->tail, __ATOMIC_ACQUIRE);
   while (head != tail) {
     const io_event& event = ring->events[head];
-    if (event.data < static_cast<uint64_t>(size_)) entries_[event.data].result = static_cast<long>(event.res);
+    const uint64_t index = event.data & UINT32_MAX;
+    if (event.data >> 32 == serial_ && index < static_cast<uint64_t>(size_)) entries_[index].result = static_cast<long>(event.res);
     head = head + 1 == ring->nr ? 0 : head + 1;
   }
   __atomic_store_n(&ring->head, head, __ATOMIC_RELEASE);

@@ -36,12 +36,16 @@ class SendBatch {
   void add(int fd, int slot, const iovec* parts, int count);
   // Every entry has its result afterwards.
   void submit();
-  void clear() { size_ = 0; }
+  void clear() {
+    size_ = 0;
+    serial_ = (serial_ + 1) & UINT32_MAX;
+  }
 
  private:
   aio_context_t context_ = 0;
   bool works_ = false;
   int size_ = 0;
+  uint64_t serial_ = 0;  // of the batch: no completion of an earlier one, should it ever come late, is taken for one of this
   Entry entries_[kEntriesMax];
   iocb blocks_[kEntriesMax];
   iocb* pointers_[kEntriesMax];

@@ -33,10 +33,18 @@ ssize_t sendOnce(int fd, iovec* parts, int count) {
 
 int failSend(Pump* pump, int slot, int error);
 
+// Whether the connection's state lets it be read now, however one learns that there is something.
+bool mayRead(Pump* pump, int slot) {
+  const Connection* connection = &pump->connections[slot];
+  bool isFull = connection->tls != nullptr && connection->backlog.bytes() > kTlsBacklogMax;
+  return !connection->connecting && !connection->ended && !isFull && (pump->slot(slot)[kSlotControl] & kControlPaused) == 0;
+}
+
 // The kernel took `taken` bytes of the parts (negative: errno, of which EAGAIN is no error): the rest waits.
 int keepRest(Pump* pump, int slot, const iovec* parts, int count, ssize_t taken) {
   Connection* connection = &pump->connections[slot];
-  if (taken < 0 && taken != -EAGAIN && taken != -EWOULDBLOCK) return failSend(pump, slot, static_cast<int>(-taken));
+  // Nothing was taken either where a signal came first, of which a batch tells.
+  if (taken < 0 && taken != -EAGAIN && taken != -EWOULDBLOCK && taken != -EINTR) return failSend(pump, slot, static_cast<int>(-taken));
   size_t sent = taken < 0 ? 0 : static_cast<size_t>(taken);
   bool wasEmpty = connection->backlog.empty();
   for (int i = 0; i < count; i++) {
@@ -206,8 +214,7 @@ int releaseSlot(Pump* pump, int slot, bool keep) {
 int updateInterest(Pump* pump, int slot) {
   Connection* connection = &pump->connections[slot];
   int32_t* control = pump->slot(slot) + kSlotControl;
-  bool isFull = connection->tls != nullptr && connection->backlog.bytes() > kTlsBacklogMax;
-  bool reads = !connection->connecting && !connection->ended && !isFull && (*control & kControlPaused) == 0;
+  bool reads = mayRead(pump, slot);
   uint32_t wanted = 0;
   if (reads && !connection->bulk) wanted |= EPOLLIN;
   if (connection->connecting || !connection->backlog.empty() || (connection->tls != nullptr && tlsBegins(connection->tls))) wanted |= EPOLLOUT;
@@ -304,7 +311,9 @@ void serveBulk(Pump* pump) {
     int slot = static_cast<int>(mark & UINT32_MAX);
     if (connectionAt(pump, slot) == nullptr || markOf(pump, slot) != mark || !pump->connections[slot].bulk) continue;
     pump->servedCount++;
-    if (!pump->connections[slot].ended && (pump->slot(slot)[kSlotControl] & kControlPaused) == 0) {
+    // A handshake is stepped by readiness, which bounds the steps of a turn and feeds it what was read before it began.
+    Tls* tls = pump->connections[slot].tls;
+    if (mayRead(pump, slot) && (tls == nullptr || tlsEstablished(tls))) {
       readOnce(pump, slot);
       continue;
     }

@@ -2,12 +2,15 @@ import assert from "node:assert/strict";
 import { once } from "node:events";
 import { connect, type Socket } from "node:net";
 import { after, before, describe, test } from "node:test";
+import { connect as connectTls } from "node:tls";
+import { makeCertificate } from "../../test/helpers/certificates.ts";
 import { buildNative } from "../native/build.ts";
-import { closeAll, Events, listenAdopting, newTransport, until } from "./rig.ts";
-import type { Wire } from "./types.ts";
+import { closeAll, Events, type Kind, listenAdopting, newTransport, until } from "./rig.ts";
+import type { Transport, Wire } from "./types.ts";
 
 const rest = (millis: number): Promise<void> => new Promise((resolve) => setTimeout(resolve, millis));
 const PIECE = 8_192;
+const certificate = makeCertificate("DNS:localhost");
 
 before(() => buildNative({ quiet: true }));
 after(closeAll);
@@ -25,9 +28,9 @@ interface Pair {
   readonly peer: Socket;
 }
 
-async function pairs(count: number): Promise<Pair[]> {
+async function pairs(count: number, transport: Transport = newTransport("pump"), secure = false): Promise<Pair[]> {
   const adopted: Wire[] = [];
-  const port = await listenAdopting(newTransport("pump"), (wire) => adopted.push(wire));
+  const port = await listenAdopting(transport, (wire) => adopted.push(wire));
   const made: Pair[] = [];
   for (let i = 0; i < count; i++) {
     const peer = connect({ port, host: "127.0.0.1", allowHalfOpen: true });
@@ -38,7 +41,14 @@ async function pairs(count: number): Promise<Pair[]> {
     const events = new Events();
     const wire = adopted[i] as Wire;
     wire.handler = events;
-    made.push({ wire, events, peer });
+    if (!secure) {
+      made.push({ wire, events, peer });
+      continue;
+    }
+    const tls = connectTls({ socket: peer, ca: certificate.cert, servername: "localhost" });
+    tls.on("error", () => {});
+    await Promise.all([wire.acceptTls({ ...certificate, alpn: [], requireAlpn: false }), once(tls, "secureConnect")]);
+    made.push({ wire, events, peer: tls });
   }
   return made;
 }
@@ -123,3 +133,111 @@ describe("bulk transfers through the pump", () => {
     for (const { events } of made) assert.ok(Buffer.concat(events.received).equals(bytes));
   });
 });
+
+const KINDS: readonly (readonly [Kind, boolean])[] = [
+  ["pump", false],
+  ["pump", true],
+  ["pump with node:tls", true],
+  ["sockets", false],
+  ["sockets", true],
+];
+for (const [kind, secure] of KINDS) {
+  describe(`long transfers through ${kind}${secure ? " with TLS" : ""}`, () => {
+    test("whole, paused and answered; then rests, single bytes and the end", { timeout: 10_000 }, async () => {
+      const made = await pairs(3, newTransport(kind), secure);
+      // The third goes on undisturbed.
+      const [paused, answered] = made as [Pair, Pair, Pair];
+      const bytes = stream(150, 5);
+      let answers = 0;
+      answered.peer.on("data", (chunk: Buffer) => {
+        answers += chunk.length;
+      });
+      answered.events.onBytes = () => answered.wire.write(Buffer.from("."), 0, 1);
+      let pauses = 0;
+      paused.events.onBytes = () => {
+        pauses += 1;
+        paused.wire.pause();
+        setTimeout(() => paused.wire.resume(), pauses % 3);
+      };
+      for (let round = 1; round <= 2; round++) {
+        await Promise.all(made.map(({ peer }) => trickle(peer, bytes)));
+        await until(() => made.every(({ events }) => received(events) >= round * bytes.length + round - 1), "the transfers");
+        await rest(2);
+        for (const { peer } of made) peer.write("x");
+        await until(() => made.every(({ events }) => received(events) === round * (bytes.length + 1)), "a byte behind them");
+      }
+      for (const { peer } of made) peer.end();
+      await until(() => made.every(({ events }) => events.ends === 1), "the ends");
+      const expected = Buffer.concat([bytes, Buffer.from("x"), bytes, Buffer.from("x")]);
+      for (const { events } of made) assert.ok(Buffer.concat(events.received).equals(expected));
+      await until(() => answers === answered.events.received.length, "the answers");
+    });
+
+    test("a backlog that the other way round comes in the middle of one leaves, too", { timeout: 10_000 }, async () => {
+      const [pair] = (await pairs(1, newTransport(kind), secure)) as [Pair];
+      const bytes = stream(200, 6);
+      const back = stream(800, 7);
+      let written = false;
+      pair.peer.pause();
+      pair.events.onBytes = () => {
+        if (written || received(pair.events) < 50 * PIECE) return;
+        written = true;
+        pair.wire.write(back, 0, back.length);
+      };
+      await trickle(pair.peer, bytes);
+      const got: Buffer[] = [];
+      pair.peer.on("data", (chunk: Buffer) => got.push(chunk));
+      pair.peer.resume();
+      await until(() => received(pair.events) === bytes.length, "the transfer");
+      await until(() => got.reduce((sum, chunk) => sum + chunk.length, 0) === back.length, "what went back");
+      assert.ok(Buffer.concat(got).equals(back));
+      assert.ok(Buffer.concat(pair.events.received).equals(bytes));
+      pair.events.onEnded = () => pair.wire.end();
+      pair.peer.destroy();
+      await pair.events.closed;
+    });
+
+    test("connections that take the place of others that were closed in the middle of one", { timeout: 10_000 }, async () => {
+      const transport = newTransport(kind);
+      const bytes = stream(40, 8);
+      for (let round = 0; round < 4; round++) {
+        const made = await pairs(6, transport, secure);
+        for (const [index, { wire, events, peer }] of made.entries()) {
+          events.onEnded = () => wire.end();
+          if (index % 3 === 2) continue;
+          events.onBytes = () => {
+            if (received(events) < 25 * PIECE) return;
+            if (index % 3 === 0) wire.destroy();
+            else peer.destroy();
+          };
+        }
+        await Promise.all(made.map(({ peer }) => trickle(peer, bytes)));
+        for (const [index, { events, peer }] of made.entries()) {
+          if (index % 3 === 2) {
+            await until(() => received(events) === bytes.length, "the transfer");
+            assert.ok(Buffer.concat(events.received).equals(bytes));
+            peer.destroy();
+          }
+          await events.closed;
+          assert.equal(events.closes, 1);
+        }
+      }
+    });
+
+    test("the transport closes in the middle of them", { timeout: 20_000 }, async () => {
+      const transport = newTransport(kind);
+      const made = await pairs(4, transport, secure);
+      const moving = made.map(({ peer }) => trickle(peer, stream(100, 9)));
+      await until(() => made.every(({ events }) => received(events) > 40 * PIECE), "some of the bytes");
+      transport.close();
+      await until(() => made.every(({ events }) => events.closes === 1), "the closes");
+      const before = made.map(({ events }) => received(events));
+      await Promise.all(moving);
+      await rest(10);
+      assert.deepEqual(
+        made.map(({ events }) => received(events)),
+        before,
+      );
+    });
+  });
+}

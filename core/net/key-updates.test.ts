@@ -65,7 +65,8 @@ class RecordClient {
   seal(type: number, content: Buffer): Buffer {
     const nonce = expandLabel(this.#secret, "iv", 12);
     nonce.writeUInt32BE((nonce.readUInt32BE(8) ^ this.#sequence++) >>> 0, 8);
-    const head = Buffer.from([DATA, 3, 3, 0, content.length + 1 + 16]);
+    const head = Buffer.from([DATA, 3, 3, 0, 0]);
+    head.writeUInt16BE(content.length + 1 + 16, 3);
     const cipher = createCipheriv("aes-128-gcm", expandLabel(this.#secret, "key", 16), nonce).setAAD(head);
     return Buffer.concat([head, cipher.update(Buffer.concat([content, Buffer.from([type])])), cipher.final(), cipher.getAuthTag()]);
   }
@@ -155,5 +156,39 @@ describe("key updates of TLS 1.3", () => {
     client.raw.resume();
     await until(() => events.closes === 1, "the flood's end");
     assert.match(String(events.error), /too many records without data/);
+  });
+
+  test("nor in the middle of a long transfer", { timeout: 30_000 }, async () => {
+    const most = 4 * 1024 * 1024;
+    // Whether the limit is met between two looks at the clock is a matter of luck.
+    for (let round = 0; round < 4; round++) {
+      const { wire, events, client } = await accept(newTransport("pump"));
+      const fill = Buffer.alloc(64 * 1024, 1);
+      // Just under the limit: the answers go over it while the connection is read by the clock.
+      for (let size = fill.length; size >= 512; size /= 2) {
+        while (wire.backlogBytes < most - size - 1_024) {
+          wire.write(fill, 0, size);
+          await new Promise((resolve) => setImmediate(resolve));
+        }
+      }
+      assert.ok(wire.backlogBytes < most);
+      let received = 0;
+      events.onBytes = (bytes) => (received += bytes.length);
+      const piece = Buffer.alloc(5_000, 2);
+      const pieces = 1_000;
+      for (let i = 0; i < pieces; i++) {
+        client.raw.write(Buffer.concat([client.seal(DATA, piece), client.keyUpdates(i % 4 === 3 ? 1 : 0)]));
+        await new Promise((resolve) => setImmediate(resolve));
+      }
+      await new Promise((resolve) => setTimeout(resolve, 100));
+      assert.equal(events.closes, 0, String(events.error));
+      assert.ok(received > 200_000, `${received} bytes arrived: not a long transfer yet`);
+      assert.ok(wire.backlogBytes > most && wire.backlogBytes < most + 1_024, `${wire.backlogBytes - most} bytes above the limit`);
+      assert.ok(received < pieces * piece.length, "it was read to its end");
+      client.raw.resume();
+      await until(() => received === pieces * piece.length || events.closes > 0, "the rest, once the answers are read");
+      assert.equal(events.closes, 0, String(events.error));
+      wire.destroy();
+    }
   });
 });

@@ -95,6 +95,7 @@ export class BackendReader implements MessageVisitor {
       if (!this.#copyOut.passes(length)) return false;
     } else if (type !== TYPE.dataRow || head === undefined || head.masks || (head.kind !== "execute" && head.kind !== "query"))
       return false;
+    else if (this.#copyOut.underWay) throw unexpected("DataRow");
     if (head !== undefined) {
       head.rows += 1;
       this.#request = head.request;
@@ -114,6 +115,7 @@ export class BackendReader implements MessageVisitor {
     if (head.kind !== "query" && head.kind !== "execute") return start;
     this.passesEnding = type === TYPE.copyData ? this.#copyOut.passesEnding : -1;
     if (type === TYPE.copyData) return this.#copyOut.passUpTo(bytes, start, available);
+    if (this.#copyOut.underWay) return start;
     return head.masks ? this.#results.passUpTo(head, bytes, start, available) : available;
   }
 
@@ -184,7 +186,12 @@ export class BackendReader implements MessageVisitor {
     }
     switch (type) {
       case TYPE.dataRow:
-        if (head === undefined || (head.kind !== "query" && head.kind !== "execute") || head.refusal !== undefined)
+        if (
+          head === undefined ||
+          (head.kind !== "query" && head.kind !== "execute") ||
+          head.refusal !== undefined ||
+          this.#copyOut.underWay
+        )
           throw unexpected("DataRow");
         this.#request = head.request;
         if (head.masks) {

@@ -175,6 +175,7 @@ abstract class StreamMasker implements CopyMasker {
 }
 
 const LF = 0x0a;
+const COPY_DATA = 0x64;
 const BACKSLASH = 0x5c;
 /** Bytes that no detector takes for a part of a value: with others between the fields, what the prefilter says of a whole chunk says nothing. */
 const PLAIN_DELIMITERS = new Set([0x09, 0x2c, 0x3b, 0x7c]);
@@ -238,8 +239,7 @@ class TextCopyMasker extends StreamMasker {
     for (let at = start; at < upTo; at += 1) {
       at = csv ? indexIn(bytes, this.#format.quote, at, upTo) : this.#escapeIn(bytes, at, upTo);
       if (at < 0) break;
-      // Text holds no zero bytes, so behind two of them it is the length of a message.
-      if (at < start + 2 || bytes[at - 1] !== 0 || bytes[at - 2] !== 0) return at;
+      if (!isLengthByte(bytes, start, at)) return at;
     }
     return upTo;
   }
@@ -328,6 +328,16 @@ class TextCopyMasker extends StreamMasker {
   protected atEnd(): boolean {
     return true;
   }
+}
+
+/**
+ * Whether bytes[at] is one of the two low bytes of a CopyData message's length. The first message begins at `start`, every other behind
+ * a newline. Text holds no zero bytes, so nothing else looks like `d 0 0 .` or `d 0 0 0 .`: the zeros alone may be those of 65536.
+ */
+function isLengthByte(bytes: Uint8Array, start: number, at: number): boolean {
+  if (at < start + 3 || bytes[at - 1] !== 0 || bytes[at - 2] !== 0) return false;
+  const type = bytes[at - 3] === 0 ? at - 4 : at - 3;
+  return type >= start && bytes[type] === COPY_DATA && (type === start || bytes[type - 1] === LF);
 }
 
 /** Below this a loop costs less than a call. */

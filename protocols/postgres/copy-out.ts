@@ -15,6 +15,11 @@ export class CopyOutReader {
   #headerAwaited = false;
   #binary = false;
 
+  /** Its data are on their way: no other result has rows now. */
+  get underWay(): boolean {
+    return this.#copy !== undefined;
+  }
+
   /** A message of this length is a row that passes as it comes. */
   passes(length: number): boolean {
     return this.#copy === "passes" && !this.#headerAwaited && !(this.#binary && length === TRAILER_LENGTH);

@@ -192,3 +192,28 @@ test("DataRow: the same bytes, whether rows pass unseen or not", () => {
   );
   assert.ok(unseenInAll > 300, `only ${unseenInAll} rows passed unseen`);
 });
+
+test("COPY in text format: an escape behind a length that ends in zero bytes is none of its bytes", () => {
+  // The first byte of the row is a backslash, as are bytes of some of the lengths: those of 0x5c5c, 0x5c00 and 92.
+  const secret = "\\x44E89370400440532013000";
+  for (const length of [0x10000, 0x20000, 0x5c5c, 0x5c00, 92]) {
+    const rest = "x".repeat(length - 4 - secret.length - 2);
+    const stream = Buffer.concat([
+      message("d", Buffer.from(`clean\t${"y".repeat(3_000)}\n`)),
+      message("d", Buffer.from(`${secret}\t${rest}\n`)),
+      message("d", Buffer.from(`clean\t${"z".repeat(3_000)}\n`)),
+    ]);
+    for (const chunks of [[], [3_015], [3_000, 40]]) {
+      const masker = createCopyMasker({ format: TEXT, actions: undefined, exact: false, fresh: false, masks }, 0, 2);
+      const passing: Passing = {
+        newChunk: () => masker.newChunk(),
+        upTo: (bytes, start, available) => masker.passUpTo(bytes, start, available),
+        ending: 0x0a,
+        masked: (bytes, start, end, available) => masker.message(bytes, start, end, available, new Map()),
+      };
+      const { out } = through(stream, chunks, passing, true);
+      assert.ok(out.includes("[REDACTED:iban]"), `length ${length} in chunks of ${chunks.join()}`);
+      assert.ok(!out.includes("E893704"));
+    }
+  }
+});

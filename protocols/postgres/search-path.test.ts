@@ -55,8 +55,15 @@ test("what cannot be known stays unknown until it is set or reported anew", () =
 
 test("white space and letters are the server's, not Unicode's", () => {
   assert.deepEqual(parseSearchPath("\u00a0public, hr", "svc"), ["\u00a0public", "hr"]);
-  assert.deepEqual(parseSearchPath("\u212aX", "svc"), ["\u212ax"]);
+  assert.deepEqual(parseSearchPath('"\u212aX"', "svc"), ["\u212aX"]);
+  // Lower case in a database with an encoding of single bytes, and as it is in others.
+  for (const either of ["\u212aX", "\u00c4", "a, s\u00c4"]) assert.equal(parseSearchPath(either, "svc"), undefined, either);
+  assert.deepEqual(parseSearchPath('s\u00e4, "\u00c4"', "svc"), ["s\u00e4", "\u00c4"]);
   assert.equal(parseSearchPath("a".repeat(64), "svc"), undefined);
+  // White space to PostgreSQL 16 and later, and before a part of the name.
+  for (const either of ["\v", "\va, b", "a\v, b", "a,\v b", "a, b \v", "a\vb"])
+    assert.equal(parseSearchPath(either, "svc"), undefined, either);
+  assert.deepEqual(parseSearchPath('"\va", b', "svc"), ["\va", "b"]);
 });
 
 test("code that ran leaves it in doubt until the server is asked; in a block what was told holds to its end", () => {

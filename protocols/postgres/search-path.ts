@@ -147,13 +147,16 @@ export class SearchPath {
 /** The value of the setting as ParameterStatus or SHOW gives it (`"$user", public`), as schema names. undefined: not readable. */
 export function parseSearchPath(value: string, user: string): readonly string[] | undefined {
   const schemas: string[] = [];
-  // The server's own idea of white space and of lower case (SplitIdentifierString): ASCII only.
-  const element = /[ \t\n\v\f\r]*(?:"((?:[^"]|"")*)"|([^", \t\n\v\f\r]+))[ \t\n\v\f\r]*(,|$)/gy;
-  if (/^[ \t\n\v\f\r]*$/.test(value)) return schemas;
+  // The server's own idea of white space and of lower case (SplitIdentifierString): ASCII only. A vertical tab is white space to
+  // PostgreSQL 16 and later, and before that a part of a name: outside quotes the value is not readable.
+  const element = /[ \t\n\f\r]*(?:"((?:[^"]|"")*)"|([^", \t\n\v\f\r]+))[ \t\n\f\r]*(,|$)/gy;
+  if (/^[ \t\n\f\r]*$/.test(value)) return schemas;
   for (;;) {
     const match = element.exec(value);
     if (match === null) return undefined;
     const name = match[1] !== undefined ? match[1].replaceAll('""', '"') : match[2].replaceAll(/[A-Z]/g, (letter) => letter.toLowerCase());
+    // Where a byte is a character (LATIN1 and the like) the server's locale says what is lower case beyond ASCII.
+    if (match[2] !== undefined && name !== name.toLowerCase()) return undefined;
     // The server cuts longer names; what is left need not be what a schema is called.
     if (Buffer.byteLength(name) > 63) return undefined;
     schemas.push(name === "$user" ? user : name);

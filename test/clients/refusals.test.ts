@@ -322,6 +322,16 @@ for (const version of VERSIONS) {
           await clear();
         }
       }
+      // A vertical tab is white space to PostgreSQL 16 and later, and before a part of the name: here it stands for either.
+      for (const path of ["\vother, public", "other\v, public"]) {
+        const byParameter = await rawAt(to, { parameters: { search_path: path } });
+        const byFunction = await rawAt(to);
+        await byFunction.query(`select set_config('search_path', '${path}', false)`);
+        for (const client of [byParameter, byFunction]) {
+          assert.equal(errors(await client.query("update customers set name = 'changed'"))[0]?.C, "42501", JSON.stringify(path));
+          client.close();
+        }
+      }
       assert.deepEqual(await customers(), ["public"]);
       const { stdout } = await world.gateway.cli(["audit", "tail", "--format", "json"]);
       assert.match(stdout, /"action":"connect","searchPath":"nowhere,public","rule":"everything-else"/);

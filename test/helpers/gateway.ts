@@ -16,6 +16,7 @@ import {
   spawnTied,
   stopProcess,
   temporaryFolder,
+  waitFor,
 } from "./processes.ts";
 
 /** An entry of `targets:` in sluice.yaml. */
@@ -222,9 +223,13 @@ export async function serve(
   });
   // A run that asks for a transport is to be one.
   const transport = env["SLUICE_TRANSPORT"];
-  if (transport && !read(options.logFile).includes(`"transport":"${transport}"`)) {
-    child.kill("SIGKILL");
-    throw new Error(`the gateway does not use ${transport}: ${read(options.logFile)}`);
+  if (transport) {
+    // The log is another file than the line that says ready, and may be later.
+    const says = (): boolean => read(options.logFile).includes(`"transport":"${transport}"`);
+    await waitFor(`the gateway's log says ${transport}`, says, 5_000).catch(() => {
+      child.kill("SIGKILL");
+      throw new Error(`the gateway does not use ${transport}: ${read(options.logFile)}`);
+    });
   }
   // Neither the process nor its output is to keep a test runner alive.
   child.unref();
