@@ -277,11 +277,21 @@ class TextCopyMasker extends StreamMasker {
       const action = this.#actions[index];
       if (action === undefined) continue;
       if (action.kind === "scan" && !suspected && (marks[index] & ESCAPES) === 0) continue;
-      this.#field(action, bytes, start + starts[index], start + ends[index], marks[index], counts);
+      // Of a value that stands in the message as it is the prefilter has told already.
+      const told = own && this.#suspected && this.#plain && (marks[index] & ESCAPES) === 0;
+      this.#field(action, bytes, start + starts[index], start + ends[index], marks[index], told, counts);
     }
   }
 
-  #field(action: ColumnAction, bytes: Uint8Array, start: number, end: number, marks: number, counts: Map<string, number>): void {
+  #field(
+    action: ColumnAction,
+    bytes: Uint8Array,
+    start: number,
+    end: number,
+    marks: number,
+    told: boolean,
+    counts: Map<string, number>,
+  ): void {
     if (action.kind === "decode") throw new SluiceError("SLUICE_INTERNAL", "a binary form in COPY as text");
     const format = this.#format;
     const csv = format.kind === "csv";
@@ -292,7 +302,7 @@ class TextCopyMasker extends StreamMasker {
     let to = quoted ? end - 1 : end;
     let kinds = 0;
     // What is too large for the exact matchers is not unescaped where it is suspected as it stands.
-    const large = action.kind === "scan" && to - from > LIMITS.maskedValueBytes;
+    const large = action.kind === "scan" && !told && to - from > LIMITS.maskedValueBytes;
     if (large) kinds = this.#masker.kindsIn(value, from, to, this.#values.work);
     if ((marks & ESCAPES) !== 0 && kinds === 0) {
       const work = action.kind === "scan" ? this.#values.work : { left: Number.POSITIVE_INFINITY };
@@ -307,7 +317,8 @@ class TextCopyMasker extends StreamMasker {
       }
     }
     if (action.kind === "scan" && kinds === 0) {
-      if (!large || value !== bytes) kinds = this.#masker.kindsIn(value, from, to, this.#values.work);
+      if (told) kinds = this.#flags.kinds(this.#masker, bytes, from, to, this.#values.work);
+      else if (!large || value !== bytes) kinds = this.#masker.kindsIn(value, from, to, this.#values.work);
       if (kinds === 0) return;
     }
     const masked = this.#values.value(action, value, from, to, this.#masker, kinds, counts);
@@ -346,7 +357,8 @@ const LOOPED_BYTES = 128;
 /** Where the byte stands in [start, end), or -1; unlike indexOf it does not look beyond. */
 function indexIn(bytes: Uint8Array, byte: number, start: number, end: number): number {
   if (end - start > LOOPED_BYTES) {
-    const at = bytes.subarray(start, end).indexOf(byte);
+    // A Buffer's is the C library's search; that of a typed array goes byte by byte.
+    const at = Buffer.from(bytes.buffer, bytes.byteOffset + start, end - start).indexOf(byte);
     return at < 0 ? -1 : start + at;
   }
   for (let at = start; at < end; at += 1) if (bytes[at] === byte) return at;
