@@ -75,6 +75,8 @@ export async function runSaturated(mode: Mode, run: Run): Promise<Figures & { re
 /** Beyond this, opening the sessions takes so long and so much CPU that it would hide the queries. */
 const FEW_CLIENTS = 100;
 const SKIPPED_SECONDS = 20;
+/** Sessions that are done end while others still run, and their server connections with them. */
+const ENDING_SECONDS = 3;
 
 /**
  * At a fixed rate. Transactions have a schedule of their own (Poisson), whatever the answers do, and a latency counts from the scheduled
@@ -82,7 +84,7 @@ const SKIPPED_SECONDS = 20;
  * the schedule lag, which is logged a second time, alone, as the last column (PostgreSQL documentation, pgbench, `--rate` and
  * "Per-Transaction Logging"). That this pgbench does so is checked against the mean that it prints, which is documented to include it.
  * With many clients the first seconds, in which every session asks its first query, do not count, and PgBouncer has opened its server
- * connections in a run before. The run has a number of transactions, not of seconds: pgbench's `-T` counts the opening of the sessions too, and cuts off what is
+ * connections in a run before; nor do the last seconds, in which sessions end. The run has a number of transactions, not of seconds: pgbench's `-T` counts the opening of the sessions too, and cuts off what is
  * scheduled and not yet done at its end.
  * @param rate transactions a second of all clients together
  */
@@ -90,7 +92,8 @@ export async function runAtRate(mode: Mode, run: Run, rate: number): Promise<Fig
   const few = run.clients <= FEW_CLIENTS;
   if (!few && mode.pools === true) await runPgbench(mode, { ...run, transactionsPerClient: 1 });
   const skippedSeconds = few ? 0 : SKIPPED_SECONDS;
-  const transactionsPerClient = Math.max(1, Math.round((rate * (run.seconds + skippedSeconds)) / run.clients));
+  const endingSeconds = few ? 0 : ENDING_SECONDS;
+  const transactionsPerClient = Math.max(1, Math.round((rate * (run.seconds + skippedSeconds + endingSeconds)) / run.clients));
   const { stdout, queries, cpu, transactions } = await runPgbench(mode, { ...run, transactionsPerClient, args: [`--rate=${rate}`] });
   const printedMillis = numberIn(stdout, /^latency average = ([\d.]+) ms/m);
   const loggedMillis = transactions.latencies.reduce((sum, value) => sum + value, 0) / queries / 1_000;
@@ -99,7 +102,7 @@ export async function runAtRate(mode: Mode, run: Run, rate: number): Promise<Fig
       `pgbench prints a mean latency of ${printedMillis} ms and logs ${loggedMillis.toFixed(3)} ms: its log has no schedule lag in it`,
     );
   }
-  const latencies = latenciesFrom(transactions, skippedSeconds);
+  const latencies = latenciesFrom(transactions, skippedSeconds, endingSeconds);
   return {
     achievedPercent: (numberIn(stdout, /^tps = ([\d.]+) \(without initial connection time\)/m) / rate) * 100,
     p50Micros: percentile(latencies, 50),
@@ -157,8 +160,9 @@ export function collect(log: Uint8Array, into: Transactions): void {
   }
 }
 
-/** Latencies, ascending, of what was due to start this long or longer after the first. */
-export function latenciesFrom({ latencies, starts }: Transactions, skippedSeconds: number): Float64Array {
-  const first = starts.reduce((least, start) => Math.min(least, start), Number.POSITIVE_INFINITY);
-  return Float64Array.from(latencies.filter((_, index) => (starts[index] ?? 0) - first >= skippedSeconds * 1e6)).sort();
+/** Latencies, ascending, of what was due to start this long or longer after the first, and before the last by as much as is said. */
+export function latenciesFrom({ latencies, starts }: Transactions, skippedSeconds: number, endingSeconds = 0): Float64Array {
+  const from = starts.reduce((least, start) => Math.min(least, start), Number.POSITIVE_INFINITY) + skippedSeconds * 1e6;
+  const upTo = starts.reduce((most, start) => Math.max(most, start), 0) - endingSeconds * 1e6;
+  return Float64Array.from(latencies.filter((_, index) => (starts[index] ?? 0) >= from && (starts[index] ?? 0) <= upTo)).sort();
 }
