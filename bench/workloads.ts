@@ -1,5 +1,5 @@
 import type { PostgresServer } from "../test/helpers/postgres.ts";
-import { type BulkTable, bulkRows, DIGESTS, PROSE } from "./database.ts";
+import { type BulkTable, bulkRows, CLEAN, DIGESTS, PROSE } from "./database.ts";
 import type { Figures, WorkloadKind } from "./figures.ts";
 import { runIdle } from "./idle.ts";
 import type { Mode } from "./modes.ts";
@@ -113,6 +113,8 @@ export function workloadsOf(options: BenchOptions): readonly Workload[] {
     transfer("COPY TO STDOUT (with masks)", PROSE, `copy ${PROSE.name} to stdout`, true),
     transfer("SELECT (without masks)", PROSE, `select * from ${PROSE.name}`, false),
     transfer("SELECT (with masks)", PROSE, `select * from ${PROSE.name}`, true),
+    transfer("SELECT clean rows (without masks)", CLEAN, `select * from ${CLEAN.name}`, false),
+    transfer("SELECT clean rows (with masks)", CLEAN, `select * from ${CLEAN.name}`, true),
     transfer("SELECT digests (with masks)", DIGESTS, `select * from ${DIGESTS.name}`, true),
     ...options.idle.map(idle),
   ];
