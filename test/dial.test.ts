@@ -122,19 +122,17 @@ describe("one server with TLS", () => {
   });
 
   test("startup parameters that are not on the list are refused", { timeout: 20_000 }, async () => {
-    for (const name of [
-      "options",
-      "replication",
-      "client_encoding",
-      "search_path",
-      "user",
-      "_pq_.x",
-      "standard_conforming_strings",
-      "role",
-    ]) {
+    for (const name of ["options", "replication", "client_encoding", "user", "_pq_.x", "standard_conforming_strings", "role"]) {
       const startup: DialStartup = { parameters: new Map([[name, "x"]]), protocolMinor: 0 };
       await assert.rejects(dial(grantFor(server, tls({})), transport, startup), { code: "SLUICE_PROTOCOL_VIOLATION" });
     }
+  });
+
+  // Whether the client may set it is decided before anybody dials.
+  test("search_path goes to the server as it was given", { timeout: 20_000 }, async () => {
+    const startup: DialStartup = { parameters: new Map([["search_path", 'other, "Odd one"']]), protocolMinor: 0 };
+    const rows = await query(await dial(grantFor(server, tls({})), transport, startup), "show search_path");
+    assert.deepEqual(rows, [['other, "Odd one"']]);
   });
 
   test("cancel ends the running statement, with the short and the long key", { timeout: 20_000 }, async () => {
