@@ -3,11 +3,10 @@ import { once } from "node:events";
 import { connect, createServer, type Socket } from "node:net";
 import { join } from "node:path";
 import { after, before, describe, test } from "node:test";
-import { connect as connectTls } from "node:tls";
 import { makeCertificate } from "../../test/helpers/certificates.ts";
 import { removeFolder, temporaryFolder } from "../../test/helpers/processes.ts";
 import { buildNative } from "../native/build.ts";
-import { closeAll, Events, type Kind, listenAdopting, newTransport, servers, until } from "./rig.ts";
+import { closeAll, Events, type Kind, listenAdopting, newTransport, secured, servers, until } from "./rig.ts";
 import type { Transport, Wire } from "./types.ts";
 
 // Bytes for many connections that leave together: each gets its own, all of them and in order, whatever becomes of the others.
@@ -44,10 +43,7 @@ async function pairs(transport: Transport, count: number, secureEvery: number): 
     const got: Buffer[] = [];
     let peer: Socket = raw;
     if (secure) {
-      const tls = connectTls({ socket: raw, ca: certificate.cert, servername: "localhost" });
-      tls.on("error", () => {});
-      await Promise.all([wire.acceptTls({ ...certificate, alpn: [], requireAlpn: false }), once(tls, "secureConnect")]);
-      peer = tls;
+      peer = await secured(wire, raw, certificate);
     }
     peer.on("data", (chunk: Buffer) => got.push(chunk));
     made.push({ wire, events, raw, got, expected: [], secure });

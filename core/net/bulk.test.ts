@@ -1,12 +1,10 @@
 import assert from "node:assert/strict";
-import { once } from "node:events";
-import { connect, type Socket } from "node:net";
+import type { Socket } from "node:net";
 import { after, before, describe, test } from "node:test";
-import { connect as connectTls } from "node:tls";
 import { makeCertificate } from "../../test/helpers/certificates.ts";
 import { buildNative } from "../native/build.ts";
-import { closeAll, Events, type Kind, listenAdopting, newTransport, until } from "./rig.ts";
-import type { Transport, Wire } from "./types.ts";
+import { closeAll, type Events, type Kind, newTransport, secured, until, type WirePair, wirePairs } from "./rig.ts";
+import type { Transport } from "./types.ts";
 
 const rest = (millis: number): Promise<void> => new Promise((resolve) => setTimeout(resolve, millis));
 const PIECE = 8_192;
@@ -22,35 +20,26 @@ function stream(pieces: number, seed: number): Buffer {
   return bytes;
 }
 
-interface Pair {
-  readonly wire: Wire;
-  readonly events: Events;
-  readonly peer: Socket;
+async function pairs(count: number, transport: Transport = newTransport("pump"), secure = false): Promise<WirePair[]> {
+  const made = await wirePairs(transport, count);
+  if (!secure) return made;
+  return Promise.all(made.map(async ({ wire, events, peer }) => ({ wire, events, peer: await secured(wire, peer, certificate) })));
 }
 
-async function pairs(count: number, transport: Transport = newTransport("pump"), secure = false): Promise<Pair[]> {
-  const adopted: Wire[] = [];
-  const port = await listenAdopting(transport, (wire) => adopted.push(wire));
-  const made: Pair[] = [];
-  for (let i = 0; i < count; i++) {
-    const peer = connect({ port, host: "127.0.0.1", allowHalfOpen: true });
-    peer.on("error", () => {});
-    peer.setNoDelay(true);
-    await once(peer, "connect");
-    await until(() => adopted.length === i + 1, "the connection");
-    const events = new Events();
-    const wire = adopted[i] as Wire;
-    wire.handler = events;
-    if (!secure) {
-      made.push({ wire, events, peer });
-      continue;
-    }
-    const tls = connectTls({ socket: peer, ca: certificate.cert, servername: "localhost" });
-    tls.on("error", () => {});
-    await Promise.all([wire.acceptTls({ ...certificate, alpn: [], requireAlpn: false }), once(tls, "secureConnect")]);
-    made.push({ wire, events, peer: tls });
-  }
-  return made;
+/** One wire pauses at each read for up to 2 ms, the other answers each with a byte. @returns how many answers its peer has got */
+function disturb(paused: WirePair, answered: WirePair): () => number {
+  let answers = 0;
+  answered.peer.on("data", (chunk: Buffer) => {
+    answers += chunk.length;
+  });
+  answered.events.onBytes = () => answered.wire.write(Buffer.from("."), 0, 1);
+  let pauses = 0;
+  paused.events.onBytes = () => {
+    pauses += 1;
+    paused.wire.pause();
+    setTimeout(() => paused.wire.resume(), pauses % 3);
+  };
+  return () => answers;
 }
 
 /** Write piece by piece with a turn of the loop between, as a sender that is slower than its reader. */
@@ -65,7 +54,7 @@ const received = (events: Events): number => events.received.reduce((sum, bytes)
 
 describe("bulk transfers through the pump", () => {
   test("bytes of a slow sender are read together, in order, and so is the end", { timeout: 20_000 }, async () => {
-    const [pair] = (await pairs(1)) as [Pair];
+    const [pair] = (await pairs(1)) as [WirePair];
     const bytes = stream(400, 1);
     await trickle(pair.peer, bytes);
     pair.peer.end();
@@ -76,7 +65,7 @@ describe("bulk transfers through the pump", () => {
   });
 
   test("what comes behind a long transfer, after a rest and in single bytes, arrives", { timeout: 20_000 }, async () => {
-    const [pair] = (await pairs(1)) as [Pair];
+    const [pair] = (await pairs(1)) as [WirePair];
     const bytes = stream(60, 2);
     await trickle(pair.peer, bytes);
     await until(() => received(pair.events) === bytes.length, "the transfer");
@@ -93,19 +82,9 @@ describe("bulk transfers through the pump", () => {
 
   test("paused and resumed, answered, reset or destroyed in the middle of it", { timeout: 30_000 }, async () => {
     const made = await pairs(5);
-    const [paused, answered, reset, destroyed, whole] = made as [Pair, Pair, Pair, Pair, Pair];
+    const [paused, answered, reset, destroyed, whole] = made as [WirePair, WirePair, WirePair, WirePair, WirePair];
     const bytes = stream(150, 3);
-    let answers = 0;
-    answered.peer.on("data", (chunk: Buffer) => {
-      answers += chunk.length;
-    });
-    answered.events.onBytes = () => answered.wire.write(Buffer.from("."), 0, 1);
-    let pauses = 0;
-    paused.events.onBytes = () => {
-      pauses += 1;
-      paused.wire.pause();
-      setTimeout(() => paused.wire.resume(), pauses % 3);
-    };
+    const answers = disturb(paused, answered);
     reset.events.onBytes = () => {
       if (received(reset.events) > 80 * PIECE) reset.peer.resetAndDestroy();
     };
@@ -116,7 +95,7 @@ describe("bulk transfers through the pump", () => {
     for (const { peer } of [paused, answered, whole]) peer.end();
     await until(() => [paused, answered, whole].every(({ events }) => events.ends === 1), "the ends", 20_000);
     for (const { events } of [paused, answered, whole]) assert.ok(Buffer.concat(events.received).equals(bytes));
-    assert.equal(answers, answered.events.received.length);
+    assert.equal(answers(), answered.events.received.length);
     await until(() => reset.events.closes === 1 && destroyed.events.closes === 1, "the closes");
     const more = received(destroyed.events);
     await rest(20);
@@ -146,19 +125,9 @@ for (const [kind, secure] of KINDS) {
     test("whole, paused and answered; then rests, single bytes and the end", { timeout: 10_000 }, async () => {
       const made = await pairs(3, newTransport(kind), secure);
       // The third goes on undisturbed.
-      const [paused, answered] = made as [Pair, Pair, Pair];
+      const [paused, answered] = made as [WirePair, WirePair, WirePair];
       const bytes = stream(150, 5);
-      let answers = 0;
-      answered.peer.on("data", (chunk: Buffer) => {
-        answers += chunk.length;
-      });
-      answered.events.onBytes = () => answered.wire.write(Buffer.from("."), 0, 1);
-      let pauses = 0;
-      paused.events.onBytes = () => {
-        pauses += 1;
-        paused.wire.pause();
-        setTimeout(() => paused.wire.resume(), pauses % 3);
-      };
+      const answers = disturb(paused, answered);
       for (let round = 1; round <= 2; round++) {
         await Promise.all(made.map(({ peer }) => trickle(peer, bytes)));
         await until(() => made.every(({ events }) => received(events) >= round * bytes.length + round - 1), "the transfers");
@@ -170,11 +139,11 @@ for (const [kind, secure] of KINDS) {
       await until(() => made.every(({ events }) => events.ends === 1), "the ends");
       const expected = Buffer.concat([bytes, Buffer.from("x"), bytes, Buffer.from("x")]);
       for (const { events } of made) assert.ok(Buffer.concat(events.received).equals(expected));
-      await until(() => answers === answered.events.received.length, "the answers");
+      await until(() => answers() === answered.events.received.length, "the answers");
     });
 
     test("a backlog that the other way round comes in the middle of one leaves, too", { timeout: 10_000 }, async () => {
-      const [pair] = (await pairs(1, newTransport(kind), secure)) as [Pair];
+      const [pair] = (await pairs(1, newTransport(kind), secure)) as [WirePair];
       const bytes = stream(200, 6);
       const back = stream(800, 7);
       let written = false;

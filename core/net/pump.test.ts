@@ -10,9 +10,8 @@ import { Worker } from "node:worker_threads";
 import { makeCertificate } from "../../test/helpers/certificates.ts";
 import { LIMITS } from "../limits.ts";
 import { buildNative } from "../native/build.ts";
-import { bytesOf, closeAll, Events, listen, listenAdopting, newTransport, relay, send, until } from "./rig.ts";
+import { bytesOf, closeAll, Events, listen, listenAdopting, newTransport, relay, send, until, wirePairs } from "./rig.ts";
 import { transportName } from "./transport.ts";
-import type { Transport, Wire } from "./types.ts";
 
 const run = promisify(execFile);
 const turn = (): Promise<void> => new Promise((resolve) => setImmediate(resolve));
@@ -22,25 +21,6 @@ const rest = (millis: number): Promise<void> => new Promise((resolve) => setTime
 
 before(() => buildNative({ quiet: true }));
 after(closeAll);
-
-/** Wires whose peers are plain sockets of this process, in the order in which they were connected. */
-async function wirePairs(transport: Transport, count: number): Promise<{ wire: Wire; events: Events; peer: Socket }[]> {
-  const adopted: Wire[] = [];
-  const port = await listenAdopting(transport, (wire) => adopted.push(wire));
-  const pairs: { wire: Wire; events: Events; peer: Socket }[] = [];
-  for (let i = 0; i < count; i++) {
-    const peer = connect({ port, host: "127.0.0.1", allowHalfOpen: true });
-    peer.on("error", () => {});
-    peer.setNoDelay(true);
-    await once(peer, "connect");
-    await until(() => adopted.length === i + 1, "the connection");
-    const events = new Events();
-    const wire = adopted[i]!;
-    wire.handler = events;
-    pairs.push({ wire, events, peer });
-  }
-  return pairs;
-}
 
 /** Let bytes of all peers arrive while this thread looks elsewhere, so that they make one batch. */
 async function inOneBatch(write: () => void): Promise<void> {

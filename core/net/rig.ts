@@ -1,7 +1,8 @@
 import assert from "node:assert/strict";
 import { once } from "node:events";
 import type { AddressInfo, Server, Socket } from "node:net";
-import { createServer } from "node:net";
+import { connect, createServer } from "node:net";
+import { connect as connectTls } from "node:tls";
 import { forward } from "./forward.ts";
 import { createPumpTransport } from "./pump.ts";
 import { createTransport, type TransportName } from "./transport.ts";
@@ -88,6 +89,39 @@ export async function listenAdopting(transport: Transport, onWire: (wire: Wire) 
     },
     { pauseOnConnect: true, allowHalfOpen: true },
   );
+}
+
+export interface WirePair {
+  readonly wire: Wire;
+  readonly events: Events;
+  readonly peer: Socket;
+}
+
+/** Wires whose peers are plain sockets of this process, in the order in which they were connected. */
+export async function wirePairs(transport: Transport, count: number): Promise<WirePair[]> {
+  const adopted: Wire[] = [];
+  const port = await listenAdopting(transport, (wire) => adopted.push(wire));
+  const pairs: WirePair[] = [];
+  for (let i = 0; i < count; i++) {
+    const peer = connect({ port, host: "127.0.0.1", allowHalfOpen: true });
+    peer.on("error", () => {});
+    peer.setNoDelay(true);
+    await once(peer, "connect");
+    await until(() => adopted.length === i + 1, "the connection");
+    const events = new Events();
+    const wire = adopted[i] as Wire;
+    wire.handler = events;
+    pairs.push({ wire, events, peer });
+  }
+  return pairs;
+}
+
+/** TLS between both ends, which are connected. @returns the peer's end; the certificate names localhost */
+export async function secured(wire: Wire, peer: Socket, certificate: Pick<TlsServerOptions, "cert" | "key">): Promise<Socket> {
+  const tls = connectTls({ socket: peer, ca: certificate.cert, servername: "localhost" });
+  tls.on("error", () => {});
+  await Promise.all([wire.acceptTls({ ...certificate, alpn: [], requireAlpn: false }), once(tls, "secureConnect")]);
+  return tls;
 }
 
 export async function until(condition: () => boolean, what: string, millis = 5_000): Promise<void> {

@@ -111,8 +111,7 @@ export class BackendReader implements MessageVisitor {
   passesUpTo(type: number, bytes: Uint8Array, start: number, available: number): number {
     if (type !== TYPE.dataRow && type !== TYPE.copyData) return start;
     const head = this.#relay.queue.head();
-    if (head === undefined || head.request === 0 || head.refusal !== undefined || this.#relay.quotas !== undefined) return start;
-    if (head.kind !== "query" && head.kind !== "execute") return start;
+    if (!runs(head) || head.request === 0 || this.#relay.quotas !== undefined) return start;
     this.passesEnding = type === TYPE.copyData ? this.#copyOut.passesEnding : -1;
     if (type === TYPE.copyData) return this.#copyOut.passUpTo(bytes, start, available);
     if (this.#copyOut.underWay) return start;
@@ -186,13 +185,7 @@ export class BackendReader implements MessageVisitor {
     }
     switch (type) {
       case TYPE.dataRow:
-        if (
-          head === undefined ||
-          (head.kind !== "query" && head.kind !== "execute") ||
-          head.refusal !== undefined ||
-          this.#copyOut.underWay
-        )
-          throw unexpected("DataRow");
+        if (!runs(head) || this.#copyOut.underWay) throw unexpected("DataRow");
         this.#request = head.request;
         if (head.masks) {
           const masked = this.#results.row(head, bytes, start, end, available);
@@ -233,15 +226,13 @@ export class BackendReader implements MessageVisitor {
       case TYPE.notificationResponse:
         return this.#searched(bytes, start, bytes.indexOf(0, start + 9) + 1, end);
       case TYPE.copyInResponse:
-        if (head === undefined || (head.kind !== "query" && head.kind !== "execute") || head.refusal !== undefined)
-          throw unexpected("CopyInResponse");
+        if (!runs(head)) throw unexpected("CopyInResponse");
         // Nothing was sent behind it (frontend.ts holds it back), so nothing can be taken for COPY data or ignored.
         if (relay.queue.size !== 1) throw unexpected("CopyInResponse");
         relay.copyAnswer(true);
         return this.#answers(head, start, end);
       case TYPE.copyOutResponse:
-        if (head === undefined || (head.kind !== "query" && head.kind !== "execute") || head.refusal !== undefined)
-          throw unexpected("CopyOutResponse");
+        if (!runs(head)) throw unexpected("CopyOutResponse");
         this.#copyOut.begin(head, bytes, start, end);
         // The prefilter's flags are for one user at a time: what it said about this chunk is asked for anew behind the COPY.
         this.#results.newChunk();
@@ -304,8 +295,7 @@ export class BackendReader implements MessageVisitor {
 
   /** A message that is part of the response to `head`, if that is an operation; `replacement` goes out instead where there is one. */
   #answers(head: Pending | undefined, start: number, end: number): number {
-    const operation =
-      head !== undefined && head.request !== 0 && head.refusal === undefined && (head.kind === "query" || head.kind === "execute");
+    const operation = runs(head) && head.request !== 0;
     if (operation) this.#request = head.request;
     if (this.replacement !== undefined) {
       this.#replacesResponse = operation;
@@ -342,8 +332,7 @@ export class BackendReader implements MessageVisitor {
   }
 
   #completed(head: Pending | undefined, type: number, bytes: Uint8Array, start: number, end: number): number {
-    if (head === undefined || head.refusal !== undefined || (head.kind !== "query" && head.kind !== "execute"))
-      throw unexpected("CommandComplete");
+    if (!runs(head)) throw unexpected("CommandComplete");
     if (type === TYPE.commandComplete) this.#tag(head, bytes, start, end);
     this.#results.over();
     this.#copyOut.stop();
@@ -477,5 +466,9 @@ export class BackendReader implements MessageVisitor {
     return this.#searched(bytes, start, valueAt, end);
   }
 }
+
+/** What the server was sent as it came, and answers with a result. */
+const runs = (head: Pending | undefined): head is Pending =>
+  head !== undefined && (head.kind === "query" || head.kind === "execute") && head.refusal === undefined;
 
 const unexpected = (what: string) => new SluiceError("SLUICE_PROTOCOL_VIOLATION", `the target sent an unexpected ${what}`);

@@ -224,8 +224,7 @@ class TextCopyMasker extends StreamMasker {
     this.#values.newRow();
     this.#suspected = this.#suspects(bytes, start, end, available);
     if (this.#suspected || this.#always || this.#headerAwaited || end === start || bytes[end - 1] !== LF) return false;
-    const csv = this.#format.kind === "csv";
-    if (csv ? indexIn(bytes, this.#format.quote, start, end) >= 0 : this.#holdsEscapes(bytes, start, end)) return false;
+    if (this.#specialIn(bytes, start, end) >= 0) return false;
     for (let at = indexIn(bytes, LF, start, end); at >= 0; at = indexIn(bytes, LF, at + 1, end)) this.rows += 1;
     return true;
   }
@@ -235,22 +234,16 @@ class TextCopyMasker extends StreamMasker {
     this.#values.newRow();
     const upTo = this.#masker.scans ? this.#flags.cleanUpTo(this.#masker, bytes, start, available, this.#values.work) : available;
     if (upTo === start) return start;
-    const csv = this.#format.kind === "csv";
-    for (let at = start; at < upTo; at += 1) {
-      at = csv ? indexIn(bytes, this.#format.quote, at, upTo) : this.#escapeIn(bytes, at, upTo);
-      if (at < 0) break;
+    for (let at = this.#specialIn(bytes, start, upTo); at >= 0; at = this.#specialIn(bytes, at + 1, upTo)) {
       if (!isLengthByte(bytes, start, at)) return at;
     }
     return upTo;
   }
 
-  #holdsEscapes(bytes: Uint8Array, start: number, end: number): boolean {
-    return this.#escapeIn(bytes, start, end) >= 0;
-  }
-
-  /** Where the first backslash is that does not only stand for NULL, or -1. */
-  #escapeIn(bytes: Uint8Array, start: number, end: number): number {
-    const { delimiter } = this.#format;
+  /** Where the first quote of CSV is, or the first backslash of text that does not only stand for NULL; -1: nowhere. */
+  #specialIn(bytes: Uint8Array, start: number, end: number): number {
+    const { delimiter, kind, quote } = this.#format;
+    if (kind === "csv") return indexIn(bytes, quote, start, end);
     const bounds = (at: number): boolean => at < start || bytes[at] === delimiter || bytes[at] === LF;
     for (let at = indexIn(bytes, BACKSLASH, start, end); at >= 0; at = indexIn(bytes, BACKSLASH, at + 1, end)) {
       if (bytes[at + 1] !== 0x4e || at + 2 >= end || !bounds(at - 1) || !bounds(at + 2)) return at;
