@@ -35,7 +35,7 @@ export class Keeper {
     this.minFreeBytes = minFreeBytes;
     this.onError = onError;
     this.onSettled = onSettled;
-    this.checkSpace();
+    this.hasRoom();
   }
 
   /** Queue one write. `value` must not change until `written` is called. */
@@ -54,8 +54,20 @@ export class Keeper {
     };
     this.inFlightBytes += bytes;
     const job = { put, bytes, written };
-    if (this.waiting.length > 0 || !this.checkSpace()) this.waiting.push(job);
+    if (this.waiting.length > 0 || !this.hasRoom()) this.waiting.push(job);
     else this.run(job);
+  }
+
+  /** @returns whether there is room for more, by a look at the disk that is at most 5 ms old; `failure` says what is wrong */
+  hasRoom(): boolean {
+    if (this.failure !== undefined) return false;
+    // Asked once in 5 ms: what can be in flight by then is far less than what must be free.
+    const now = performance.now();
+    if (now - this.checkedMillis < 5) return true;
+    this.checkedMillis = now;
+    const trouble = this.spaceTrouble();
+    if (trouble !== undefined) this.fail(trouble);
+    return trouble === undefined;
   }
 
   /** Resolves when nothing is outstanding, or rejects while failing. */
@@ -85,18 +97,6 @@ export class Keeper {
       }
       if (this.outstanding === 0) for (const resolve of this.idle.splice(0)) resolve();
     });
-  }
-
-  /** @returns whether a write may be tried now */
-  private checkSpace(): boolean {
-    if (this.failure !== undefined) return false;
-    // Asked once in 5 ms: what can be in flight by then is far less than what must be free.
-    const now = performance.now();
-    if (now - this.checkedMillis < 5) return true;
-    this.checkedMillis = now;
-    const trouble = this.spaceTrouble();
-    if (trouble !== undefined) this.fail(trouble);
-    return trouble === undefined;
   }
 
   private spaceTrouble(): string | undefined {

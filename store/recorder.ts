@@ -115,7 +115,7 @@ class ShardRecorder implements Recorder {
       results: session.record.results,
     };
     const number = this.nextSession;
-    const offset = this.keeper.failure === undefined && !this.closing ? this.journal.openSession(number, JSON.stringify(info)) : -1;
+    const offset = this.keeper.hasRoom() && !this.closing ? this.journal.openSession(number, JSON.stringify(info)) : -1;
     if (offset < 0) {
       this.stats.failed += 1;
       throw new SluiceError("SLUICE_RECORD_FAILED", "the session's start cannot be recorded", {
