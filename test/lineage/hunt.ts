@@ -53,6 +53,8 @@ export interface HuntOptions {
   readonly schemas?: readonly Schema[];
 }
 
+/** A generated text may be no SQL at all; the server must then say so, too. */
+const UNREAD = /syntax error/;
 /** Whole results that may be refused for their form, whatever columns they have. */
 const LATER = /asked for in binary format|COPY TO cannot be masked/;
 
@@ -301,6 +303,7 @@ class SiteHunt {
     const error = first.find((answer) => answer.code !== undefined);
     if (error?.byGateway === true) {
       if (LATER.test(error.message ?? "")) result.later += 1;
+      else if (UNREAD.test(error.message ?? "") && (await this.#serverSays("42601", how, statement))) result.cleanFailed += 1;
       else this.#found("refused", how, statement, error.message ?? "");
       return;
     }
@@ -309,6 +312,12 @@ class SiteHunt {
     if (plain.some((answer) => answer.code !== undefined)) result.cleanFailed += 1;
     const difference = statement.repeats ? differs(first, plain, true) : undefined;
     if (difference !== undefined) this.#found("altered", how, statement, difference);
+  }
+
+  /** Whether the server's own first error is this one. */
+  async #serverSays(code: string, how: string, statement: Statement): Promise<boolean> {
+    const answers = await runSteps(await this.#server(), how, statement);
+    return answers.find((answer) => answer.code !== undefined)?.code === code;
   }
 
   #found(kind: Finding["kind"], how: string, statement: Statement, detail: string): void {
