@@ -95,7 +95,7 @@ void setTimer(Pump* pump, bool runs) {
   pump->timerFired = false;
 }
 
-// Returns false when nothing was ready.
+// Returns false when nothing more is known to be ready.
 bool runRound(Pump* pump) {
   if (pump->readyNext >= pump->readyCount) {
     pump->readyNext = 0;
@@ -123,7 +123,9 @@ bool runRound(Pump* pump) {
   }
   bool waits = !pump->bulk.empty();
   if (pump->timerFired || (waits && !pump->timerRuns)) setTimer(pump, waits);
-  return pump->eventCount == 0 || tellBatch(pump);
+  if (pump->eventCount > 0 && !tellBatch(pump)) return false;
+  // Whatever became ready meanwhile is asked for by the event loop, which does so anyway: most such questions come too early.
+  return pump->readyNext < pump->readyCount || pump->readyCount == kReadyMax || pump->bulkDue > 0;
 }
 
 void onPoll(uv_poll_t* poll, int, int) {
