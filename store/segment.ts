@@ -48,7 +48,6 @@ export class SegmentCursor {
   next(): Block | undefined {
     // A reader that waits for more asks often, and there may be a window's length of zeros to read.
     if (this.waiting && !this.begun()) return undefined;
-    this.waiting = false;
     // What was read earlier may have been completed meanwhile.
     const block = this.read() ?? (this.begun() ? this.read() : undefined);
     this.waiting = block === undefined;
