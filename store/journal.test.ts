@@ -8,13 +8,22 @@ import { type IntentPlace, Journal, nextSlot } from "./journal.ts";
 import { EFFECTS, eachRecord, INTENT_BYTES, NO_STATEMENT, RECORD } from "./layout.ts";
 import { SegmentCursor } from "./segment.ts";
 import { temporaryFolder } from "./testing.ts";
+import { SegmentWindow } from "./window.ts";
 
 type Fault = { code: string } | { short: number } | undefined;
+/** How blocks reach the file: each by a system call, or by a window that is mapped. A fault takes the window away as well. */
+type Way = "written" | "mapped";
+const WAYS: readonly Way[] = ["written", "mapped"];
 
 /** A journal whose writes fail on demand. */
-function faultyJournal(folder: string, segmentBytes = 1 << 26): { readonly journal: Journal; fault: Fault; readonly errors: Error[] } {
+function faultyJournal(
+  folder: string,
+  way: Way,
+  segmentBytes = 1 << 26,
+): { readonly journal: Journal; fault: Fault; readonly errors: Error[]; windowsAsked: number } {
   const errors: Error[] = [];
-  const state = { fault: undefined as Fault, errors };
+  const state = { fault: undefined as Fault, errors, windowsAsked: 0 };
+  const window = new SegmentWindow();
   const journal = new Journal(
     {
       folder,
@@ -27,6 +36,14 @@ function faultyJournal(folder: string, segmentBytes = 1 << 26): { readonly journ
       nextSession: () => 1,
       onRotate: () => {},
       onError: (error) => errors.push(error),
+      window: {
+        append: (...block) => {
+          state.windowsAsked += 1;
+          return way === "mapped" && state.fault === undefined && window.append(...block);
+        },
+        retry: () => window.retry(),
+        release: () => window.release(),
+      },
       writeSync: (fd, buffer, offset, length, position) => {
         const { fault } = state;
         if (fault === undefined) return fs.writeSync(fd, buffer, offset, length, position);
@@ -61,18 +78,30 @@ function texts(folder: string, segment = 1): string[] {
   return found;
 }
 
-for (const [name, fault] of [
-  ["ENOSPC", { code: "ENOSPC" }],
-  ["EIO", { code: "EIO" }],
-  ["a short write", { short: 10 }],
-] as const) {
-  test(`${name}: the batch is refused, denials stay, later commits work again`, async () => {
+/** Where the segment's last complete block ends. */
+function endOf(folder: string, segment = 1): number {
+  const cursor = new SegmentCursor(segmentPath(folder, segment), segment);
+  cursor.each(() => {});
+  cursor.close();
+  return cursor.position;
+}
+
+for (const [name, fault, way] of WAYS.flatMap(
+  (way) =>
+    [
+      ["ENOSPC", { code: "ENOSPC" }, way],
+      ["EIO", { code: "EIO" }, way],
+      ["a short write", { short: 10 }, way],
+    ] as const,
+)) {
+  test(`${way}, ${name}: the batch is refused, denials stay, later commits work again`, async () => {
     using folder = temporaryFolder();
-    const faulty = faultyJournal(folder.path);
+    const faulty = faultyJournal(folder.path, way);
     const { journal } = faulty;
     intent(journal, "before");
     journal.commit();
-    const size = fs.statSync(segmentPath(folder.path, 1)).size;
+    const size = endOf(folder.path);
+    assert.equal(fs.statSync(segmentPath(folder.path, 1)).size > size, way === "mapped");
     faulty.fault = fault;
     const refused = intent(journal, "refused");
     const denied = intent(journal, "denied", "deny");
@@ -81,10 +110,12 @@ for (const [name, fault] of [
     assert.equal(denied.lost, false);
     assert.equal(fs.statSync(segmentPath(folder.path, 1)).size, size, "nothing torn is left in the file");
     assert.equal(faulty.errors.length, 1);
+    faulty.windowsAsked = 0;
     const again = intent(journal, "refused again");
     assert.throws(() => journal.commit(), { code: "SLUICE_RECORD_FAILED" });
     assert.equal(again.lost, true);
     journal.commit();
+    assert.equal(faulty.windowsAsked, 0, "no room is taken ahead while writing fails");
     faulty.fault = undefined;
     await sleep(1_300);
     const after = intent(journal, "after");
@@ -98,85 +129,134 @@ for (const [name, fault] of [
   });
 }
 
-test("a full disk releases the reserve for the denial of the same batch", async () => {
+test("a segment that somebody cuts under its writer refuses the batch; the next one takes over", async () => {
   using folder = temporaryFolder();
-  const faulty = faultyJournal(folder.path);
+  const { journal, errors } = faultyJournal(folder.path, "mapped");
+  intent(journal, "before");
+  journal.commit();
+  fs.truncateSync(segmentPath(folder.path, 1), 0);
+  const refused = intent(journal, "refused");
+  assert.throws(() => journal.commit(), { code: "SLUICE_RECORD_FAILED", message: /EIO/ });
+  assert.equal(refused.lost, true);
+  assert.equal(errors.length, 1);
+  await sleep(1_300);
+  const after = intent(journal, "after");
+  journal.commit();
+  assert.deepEqual(texts(folder.path, 2), [`after@${after.offset}`]);
+  await journal.close();
+});
+
+test("windows come and go at any block: every record stands where it was said to, and the segments end with their last block", async () => {
+  using folder = temporaryFolder();
+  const faulty = faultyJournal(folder.path, "mapped", 1_000_000);
   const { journal } = faulty;
-  const reserve = `${folder.path}/reserve`;
-  assert.equal(fs.statSync(reserve).size, 4_096);
-  // Space is there again as soon as the reserve is gone.
-  Object.defineProperty(faulty, "fault", { get: () => (fs.existsSync(reserve) ? { code: "ENOSPC" } : undefined) });
-  intent(journal, "refused");
-  intent(journal, "denied", "deny");
-  assert.throws(() => journal.commit(), { code: "SLUICE_RECORD_FAILED" });
-  assert.deepEqual(
-    texts(folder.path).map((text) => text.replace(/@.*/, "")),
-    ["denied"],
-  );
-  await journal.close().catch(() => {});
-});
-
-test("a refusal that a timer's write met is told to the next commit", async () => {
-  using folder = temporaryFolder();
-  const faulty = faultyJournal(folder.path);
-  intent(faulty.journal, "refused");
-  faulty.fault = { code: "ENOSPC" };
-  faulty.journal.push();
-  assert.throws(() => faulty.journal.commit(), { code: "SLUICE_RECORD_FAILED" });
-  faulty.journal.commit();
-  await faulty.journal.close().catch(() => {});
-});
-
-test("a definition and the intent that uses it share a segment, wherever the buffer is full", async () => {
-  using folder = temporaryFolder();
-  const { journal } = faultyJournal(folder.path, 20_000);
-  let slot = -1;
-  for (let count = 0; count < 20_000; count += 1) {
-    if (slot < journal.slotBase) {
-      slot = nextSlot();
-      journal.define(RECORD.decision, 0, slot, "{}");
-    }
-    const at = journal.begin(INTENT_BYTES + 100, RECORD.intent, 0, 0);
-    journal.staging.view.setUint32(at + 16, slot, true);
-    journal.track(at, { segment: 0, offset: 0, lost: false });
-    if (count % 2_500 === 0) journal.commit();
+  const said: string[] = [];
+  for (let count = 0; count < 1_000; count += 1) {
+    // Without a window, but with no fault of the file: blocks are written for a while.
+    faulty.fault = count % 13 < 5 ? { short: Number.MAX_SAFE_INTEGER } : undefined;
+    const text = `${count} ${"y".repeat(count % 101 === 0 ? 300_000 + count * 3_000 : (count * 37) % 3_000)}`;
+    const place = intent(journal, text);
+    journal.commit();
+    said.push(`${place.segment} ${text}@${place.offset}`);
+    if (count % 50 === 0) await sleep(1);
   }
   await journal.close();
+  const found: string[] = [];
+  assert.ok(journal.segment > 4);
   for (let segment = 1; segment <= journal.segment; segment += 1) {
-    const cursor = new SegmentCursor(segmentPath(folder.path, segment), segment);
-    const defined = new Set<number>();
-    for (let block = cursor.next(); block !== undefined; block = cursor.next()) {
-      const { payload } = block;
-      eachRecord(payload, (type, at) => {
-        if (type === RECORD.decision) defined.add(payload.readUInt32LE(at + 8));
-        if (type === RECORD.intent) assert.ok(defined.has(payload.readUInt32LE(at + 16)), `segment ${segment}`);
-      });
-    }
-    cursor.close();
+    for (const text of texts(folder.path, segment)) found.push(`${segment} ${text}`);
+    assert.equal(fs.statSync(segmentPath(folder.path, segment)).size, endOf(folder.path, segment));
   }
-  assert.ok(journal.segment > 3, `${journal.segment} segments`);
+  assert.ok(found.length === said.length && found.every((text, index) => text === said[index]));
 });
 
-test("seals chain over blocks and segments", async () => {
-  using folder = temporaryFolder();
-  const { journal } = faultyJournal(folder.path, 100_000);
-  for (let count = 0; count < 4_000; count += 1) {
-    intent(journal, "x".repeat(100));
-    if (count % 5 === 0) journal.commit();
-    if (count % 1_000 === 999) await journal.flush();
-  }
-  await journal.close();
-  let previous: string | undefined;
-  const check = (segment: number, path: string): number | undefined => {
-    const cursor = new SegmentCursor(path, segment);
-    const chain = new SealChain();
-    for (let block = cursor.next(); block !== undefined; block = cursor.next()) chain.add(block);
-    assert.equal(chain.info?.previous?.seal, previous);
-    previous = chain.end();
-    cursor.close();
-    return chain.brokenAt;
-  };
-  assert.ok(journal.segment > 2);
-  for (let segment = 1; segment <= journal.segment; segment += 1)
-    assert.equal(check(segment, segmentPath(folder.path, segment)), undefined);
-});
+for (const way of WAYS) {
+  test(`${way}: a full disk releases the reserve for the denial of the same batch`, async () => {
+    using folder = temporaryFolder();
+    const faulty = faultyJournal(folder.path, way);
+    const { journal } = faulty;
+    const reserve = `${folder.path}/reserve`;
+    assert.equal(fs.statSync(reserve).size, 4_096);
+    // Space is there again as soon as the reserve is gone.
+    Object.defineProperty(faulty, "fault", { get: () => (fs.existsSync(reserve) ? { code: "ENOSPC" } : undefined) });
+    intent(journal, "refused");
+    intent(journal, "denied", "deny");
+    assert.throws(() => journal.commit(), { code: "SLUICE_RECORD_FAILED" });
+    assert.deepEqual(
+      texts(folder.path).map((text) => text.replace(/@.*/, "")),
+      ["denied"],
+    );
+    await journal.close().catch(() => {});
+  });
+}
+
+for (const way of WAYS) {
+  test(`${way}: a refusal that a timer's write met is told to the next commit`, async () => {
+    using folder = temporaryFolder();
+    const faulty = faultyJournal(folder.path, way);
+    intent(faulty.journal, "refused");
+    faulty.fault = { code: "ENOSPC" };
+    faulty.journal.push();
+    assert.throws(() => faulty.journal.commit(), { code: "SLUICE_RECORD_FAILED" });
+    faulty.journal.commit();
+    await faulty.journal.close().catch(() => {});
+  });
+}
+
+for (const way of WAYS) {
+  test(`${way}: a definition and the intent that uses it share a segment, wherever the buffer is full`, async () => {
+    using folder = temporaryFolder();
+    const { journal } = faultyJournal(folder.path, way, 20_000);
+    let slot = -1;
+    for (let count = 0; count < 20_000; count += 1) {
+      if (slot < journal.slotBase) {
+        slot = nextSlot();
+        journal.define(RECORD.decision, 0, slot, "{}");
+      }
+      const at = journal.begin(INTENT_BYTES + 100, RECORD.intent, 0, 0);
+      journal.staging.view.setUint32(at + 16, slot, true);
+      journal.track(at, { segment: 0, offset: 0, lost: false });
+      if (count % 2_500 === 0) journal.commit();
+    }
+    await journal.close();
+    for (let segment = 1; segment <= journal.segment; segment += 1) {
+      const cursor = new SegmentCursor(segmentPath(folder.path, segment), segment);
+      const defined = new Set<number>();
+      for (let block = cursor.next(); block !== undefined; block = cursor.next()) {
+        const { payload } = block;
+        eachRecord(payload, (type, at) => {
+          if (type === RECORD.decision) defined.add(payload.readUInt32LE(at + 8));
+          if (type === RECORD.intent) assert.ok(defined.has(payload.readUInt32LE(at + 16)), `segment ${segment}`);
+        });
+      }
+      cursor.close();
+    }
+    assert.ok(journal.segment > 3, `${journal.segment} segments`);
+  });
+}
+
+for (const way of WAYS) {
+  test(`${way}: seals chain over blocks and segments`, async () => {
+    using folder = temporaryFolder();
+    const { journal } = faultyJournal(folder.path, way, 100_000);
+    for (let count = 0; count < 4_000; count += 1) {
+      intent(journal, "x".repeat(100));
+      if (count % 5 === 0) journal.commit();
+      if (count % 1_000 === 999) await journal.flush();
+    }
+    await journal.close();
+    let previous: string | undefined;
+    const check = (segment: number, path: string): number | undefined => {
+      const cursor = new SegmentCursor(path, segment);
+      const chain = new SealChain();
+      for (let block = cursor.next(); block !== undefined; block = cursor.next()) chain.add(block);
+      assert.equal(chain.info?.previous?.seal, previous);
+      previous = chain.end();
+      cursor.close();
+      return chain.brokenAt;
+    };
+    assert.ok(journal.segment > 2);
+    for (let segment = 1; segment <= journal.segment; segment += 1)
+      assert.equal(check(segment, segmentPath(folder.path, segment)), undefined);
+  });
+}

@@ -16,6 +16,7 @@ import {
 import { Reserve } from "./reserve.ts";
 import { Staging } from "./staging.ts";
 import { finishBlock, ShortWrite, type StartedSegment, startSegment, type WriteSync } from "./start.ts";
+import { type BlockWindow, SegmentWindow } from "./window.ts";
 
 /** Outcomes and events kept in memory while nothing can be written. */
 const RETAINED_MAX_BYTES = 16 * 1024 * 1024;
@@ -46,6 +47,7 @@ export interface JournalOptions {
   readonly onError: (error: Error) => void;
   /** Replaceable so that a test can make the faults that no file system makes on demand. */
   readonly writeSync?: WriteSync;
+  readonly window?: BlockWindow;
 }
 
 export interface JournalStats {
@@ -66,6 +68,7 @@ export class Journal {
   slotBase = 0;
   private readonly options: JournalOptions;
   private readonly write: WriteSync;
+  private readonly window: BlockWindow;
   private readonly reserve: Reserve;
   private fd: number;
   private filePosition = 0;
@@ -95,6 +98,7 @@ export class Journal {
     this.options = options;
     this.stats = stats;
     this.write = options.writeSync ?? fs.writeSync;
+    this.window = options.window ?? new SegmentWindow();
     this.reserve = new Reserve(options.folder, options.reserveBytes);
     if (!this.reserve.fill()) throw new Error(`no room for the ${options.reserveBytes} bytes kept back for denials`);
     const started = this.startSegment(options.firstSegment, options.previous);
@@ -211,6 +215,7 @@ export class Journal {
     } finally {
       this.closed = true;
       for (const timer of [this.flushTimer, this.syncTimer, this.probeTimer]) clearTimeout(timer);
+      this.cut();
       fs.closeSync(this.fd);
     }
   }
@@ -239,20 +244,14 @@ export class Journal {
 
   /** Complete the block's header and write the block. On failure the file ends where it ended before. */
   private writeBlock(): Error | undefined {
-    const { buffer, view, start, end } = this.staging;
+    const { buffer, start, end } = this.staging;
     const total = end - start;
-    finishBlock(buffer, view, start, end, this.sequence);
     try {
-      let written = this.write(this.fd, buffer, start, total, this.filePosition);
-      // A second try for the rest: it tells why the first was short.
-      if (written < total) written += this.write(this.fd, buffer, start + written, total - written, this.filePosition + written);
-      if (written !== total) throw new ShortWrite(written, total);
+      // While writing fails no room is taken ahead: what there is belongs to the reserve.
+      const copied = this.failure === undefined && this.window.append(this.fd, buffer, start, total, this.filePosition, this.sequence);
+      if (!copied) this.writeWhole(start, total);
     } catch (error) {
-      try {
-        fs.ftruncateSync(this.fd, this.filePosition);
-      } catch {
-        // The next block overwrites the same place; a reader stops before it meanwhile.
-      }
+      this.cut();
       return error instanceof Error ? error : new Error(String(error));
     }
     this.filePosition += total;
@@ -266,6 +265,25 @@ export class Journal {
       this.syncTimer.refresh();
     }
     return undefined;
+  }
+
+  private writeWhole(start: number, total: number): void {
+    const { buffer, view } = this.staging;
+    finishBlock(buffer, view, start, start + total, this.sequence);
+    let written = this.write(this.fd, buffer, start, total, this.filePosition);
+    // A second try for the rest: it tells why the first was short.
+    if (written < total) written += this.write(this.fd, buffer, start + written, total - written, this.filePosition + written);
+    if (written !== total) throw new ShortWrite(written, total);
+  }
+
+  /** End the file after its last block. */
+  private cut(): void {
+    this.window.release();
+    try {
+      fs.ftruncateSync(this.fd, this.filePosition);
+    } catch {
+      // The next block overwrites the same place; a reader stops before it meanwhile.
+    }
   }
 
   private makeRoom(length: number): void {
@@ -388,6 +406,8 @@ export class Journal {
     // The seal of the last block cannot stand in the segment itself: the next segment's header carries it.
     this.staging.feed(this.chain);
     const previous = { segment: this.segment, end: this.filePosition, seal: this.chain.copy().digest("hex") };
+    // Before the next one is there: a segment that is not the last ends with its last block.
+    this.cut();
     let started: StartedSegment;
     try {
       started = this.startSegment(this.segment + 1, previous);
@@ -437,6 +457,7 @@ export class Journal {
 
   private syncDue(): void {
     this.syncArmed = false;
+    this.window.retry();
     this.seal();
     const { fd } = this;
     fs.fdatasync(fd, (error) => {

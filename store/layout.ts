@@ -1,6 +1,6 @@
 /**
  * Layout of a journal segment. Little-endian throughout. A segment is a run of blocks, a block is a run of records;
- * one commit writes one block with one system call.
+ * one commit writes one block. Zeros may follow the last block of a segment that is being written, or whose writer was killed.
  *
  * Block
  *    0  u32  magic 0x4b4c4253 ("SBLK")

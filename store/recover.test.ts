@@ -7,11 +7,14 @@ import { listSessions } from "./read.ts";
 import { recoverShard } from "./recover.ts";
 import { SegmentCursor } from "./segment.ts";
 import { allow, done, events, openSession, openTestRecorder, query, temporaryFolder } from "./testing.ts";
+import { verifyStore } from "./verify.ts";
 
-/** A shard as a killed process leaves it: two operations done, one running, the session open. */
-async function killed(
-  folder: string,
-): Promise<{ readonly image: Buffer; readonly blocks: readonly { readonly start: number; readonly end: number }[] }> {
+/** A shard as a killed process leaves it: two operations done, one running, the session open. `image` ends with the last block. */
+async function killed(folder: string): Promise<{
+  readonly allocated: Buffer;
+  readonly image: Buffer;
+  readonly blocks: readonly { readonly start: number; readonly end: number }[];
+}> {
   const recorder = openTestRecorder(folder);
   const session = openSession(recorder, "s-1");
   const decision = allow();
@@ -20,14 +23,21 @@ async function killed(
     recorder.commit();
     if (number < 3) done(session, request);
   }
-  const image = fs.readFileSync(segmentPath(shardFolder(folder, 1), 1));
+  const allocated = fs.readFileSync(segmentPath(shardFolder(folder, 1), 1));
   const blocks: { readonly start: number; readonly end: number }[] = [];
   const cursor = new SegmentCursor(segmentPath(shardFolder(folder, 1), 1), 1);
   for (let block = cursor.next(); block !== undefined; block = cursor.next())
     blocks.push({ start: cursor.position - block.bytes.length, end: cursor.position });
   cursor.close();
   await recorder.close();
-  return { image, blocks };
+  const image = allocated.subarray(0, blocks.at(-1)?.end);
+  return { allocated, image, blocks };
+}
+
+function withoutZeros(bytes: Buffer): number {
+  let length = bytes.length;
+  while (bytes[length - 1] === 0) length -= 1;
+  return length;
 }
 
 /** Put the journal back to what it was at the kill. */
@@ -75,9 +85,73 @@ test("every truncation of the last block loses that block only, and is reported 
     );
     assert.deepEqual(
       recovered.findings.map((finding) => [finding.what, finding.bytes]),
-      length === last.start ? [] : [["crash tail cut", length - last.start]],
+      length === last.start ? [] : [["crash tail cut", withoutZeros(image.subarray(last.start, length))]],
     );
     assert.equal(fs.statSync(segmentPath(shardFolder(folder.path, 1), 1)).size, last.start);
+  }
+});
+
+test("the room behind the last block is no crash tail; whatever stands in it is", async () => {
+  using folder = temporaryFolder();
+  const { allocated, image, blocks } = await killed(folder.path);
+  const file = segmentPath(shardFolder(folder.path, 1), 1);
+  const last = blocks.at(-1);
+  assert.ok(last !== undefined && allocated.length > image.length + 100_000);
+  restore(folder.path, allocated);
+  assert.deepEqual(verifyStore(folder.path).findings, []);
+  assert.deepEqual(recoverShard(shardFolder(folder.path, 1), 0).findings, []);
+  assert.equal(fs.statSync(file).size, image.length);
+
+  // Killed in the middle of the copy: so much of the block is there, and its header's first word is not.
+  for (let length = last.start + 5; length <= last.end; length += 1) {
+    const torn = Buffer.concat([allocated.subarray(0, length), Buffer.alloc(allocated.length - length)]);
+    torn.fill(0, last.start, last.start + 4);
+    restore(folder.path, torn);
+    assert.deepEqual(
+      verifyStore(folder.path).findings.map((finding) => [finding.kind, finding.offset]),
+      [["crash tail", last.start]],
+    );
+    const { findings, previous } = recoverShard(shardFolder(folder.path, 1), 0);
+    assert.equal(previous?.end, last.start);
+    assert.deepEqual(
+      findings.map((finding) => [finding.what, finding.offset]),
+      [["crash tail cut", last.start]],
+    );
+    assert.ok((findings[0]?.bytes ?? 0) <= length - last.start);
+    assert.equal(fs.statSync(file).size, last.start);
+  }
+
+  // One byte far behind the end, and one at the file's last place.
+  for (const at of [image.length, image.length + 70_000, allocated.length - 1]) {
+    const strange = Buffer.from(allocated);
+    strange[at] = 1;
+    restore(folder.path, strange);
+    assert.equal(verifyStore(folder.path).result, "crash tail");
+    assert.equal(recoverShard(shardFolder(folder.path, 1), 0).findings[0]?.bytes, at + 1 - image.length);
+  }
+});
+
+test("zeros where a block was are damage, not the end, while a block stands after them", async () => {
+  using folder = temporaryFolder();
+  const { allocated, blocks } = await killed(folder.path);
+  const file = segmentPath(shardFolder(folder.path, 1), 1);
+  const [hole, after] = blocks.slice(-2);
+  assert.ok(hole !== undefined && after !== undefined);
+  // Also where the block behind them comes only after more zeros than are looked at in one go, over the border of two looks.
+  for (const moved of [0, 1024 * 1024 - (after.start - hole.start) + 8, 3_000_000]) {
+    const copy = Buffer.alloc(allocated.length + moved);
+    allocated.copy(copy, 0, 0, hole.start);
+    allocated.copy(copy, after.start + moved, after.start, after.end);
+    restore(folder.path, copy);
+    const { result, findings } = verifyStore(folder.path);
+    assert.equal(result, "tampered");
+    assert.match(findings[0]?.message ?? "", /intact ones stand after it/);
+    const recovered = recoverShard(shardFolder(folder.path, 1), 0);
+    assert.deepEqual(
+      recovered.findings.map((finding) => [finding.what.slice(0, 15), finding.offset]),
+      [["journal damaged", hole.start]],
+    );
+    assert.equal(fs.statSync(file).size, copy.length, "nothing is cut");
   }
 });
 

@@ -87,7 +87,7 @@ function readSegment(folder: string, segment: number, state: Recovered): void {
   const cursor = new SegmentCursor(path, segment);
   const chain = new SealChain();
   try {
-    for (let block = cursor.next(); block !== undefined; block = cursor.next()) {
+    const rest = cursor.each((block) => {
       const first = chain.info === undefined;
       chain.add(block);
       if (first && chain.info !== undefined) {
@@ -98,21 +98,14 @@ function readSegment(folder: string, segment: number, state: Recovered): void {
       }
       const { payload, offset } = block;
       eachRecord(payload, (type, at, length) => readState(state, segment, payload, type, at, length, offset + at));
-    }
+    });
     if (chain.brokenAt !== undefined)
       state.findings.push({ what: "journal altered: a seal does not match", segment, offset: chain.brokenAt, bytes: 0 });
-    const bytes = cursor.remainder();
-    if (bytes > 0 && cursor.hasBlockBeyond())
-      state.findings.push({
-        what: "journal damaged: blocks beyond it are intact but cannot be reached",
-        segment,
-        offset: cursor.position,
-        bytes,
-      });
-    else if (bytes > 0) {
-      fs.truncateSync(path, cursor.position);
-      state.findings.push({ what: "crash tail cut", segment, offset: cursor.position, bytes });
-    }
+    const found = { segment, offset: cursor.position, bytes: rest.bytes };
+    if (rest.kind === "damaged")
+      state.findings.push({ what: "journal damaged: blocks beyond it are intact but cannot be reached", ...found });
+    else if (rest.kind !== "nothing") fs.truncateSync(path, cursor.position);
+    if (rest.kind === "torn") state.findings.push({ what: "crash tail cut", ...found });
     if (chain.info !== undefined) state.previous = { segment, end: cursor.position, seal: chain.end() };
   } finally {
     cursor.close();

@@ -13,6 +13,17 @@ export interface Block {
   readonly payload: Buffer;
 }
 
+/** What a segment holds after its last complete block. */
+export interface Rest {
+  /**
+   * `allocated`: nothing but zeros, the room of blocks to come (window.ts). `torn`: a part of a block. `damaged`: complete blocks
+   * stand further on, so what is between is no end.
+   */
+  readonly kind: "nothing" | "allocated" | "torn" | "damaged";
+  /** From the last complete block to the last byte that is not zero. */
+  readonly bytes: number;
+}
+
 /**
  * Reads a segment's complete blocks in order, also while a writer appends: what is not complete (yet) reads as "no
  * more", and the next call looks again. Never writes, never locks.
@@ -26,6 +37,8 @@ export class SegmentCursor {
   private window = Buffer.allocUnsafe(WINDOW_BYTES);
   private windowStart = 0;
   private windowEnd = 0;
+  private waiting = false;
+  private readonly magic = Buffer.alloc(4);
 
   constructor(path: string, segment: number) {
     this.segment = segment;
@@ -33,6 +46,67 @@ export class SegmentCursor {
   }
 
   next(): Block | undefined {
+    // A reader that waits for more asks often, and there may be a window's length of zeros to read.
+    if (this.waiting && !this.begun()) return undefined;
+    // What was read earlier may have been completed meanwhile.
+    const block = this.read() ?? (this.begun() ? this.read() : undefined);
+    this.waiting = block === undefined;
+    return block;
+  }
+
+  /** All blocks from here on. @returns what stands after the last of them, not counting what a writer has added meanwhile */
+  each(visit: (block: Block) => void): Rest {
+    for (;;) {
+      for (let block = this.next(); block !== undefined; block = this.next()) visit(block);
+      const rest = this.rest();
+      if (rest.kind !== "damaged") return rest;
+      // Blocks appear in their order: if the writer put those that were found, it has put the one that seemed to be missing.
+      const late = this.next();
+      if (late === undefined) return rest;
+      visit(late);
+    }
+  }
+
+  private rest(): Rest {
+    const size = fs.fstatSync(this.fd).size;
+    if (size <= this.position) return { kind: "nothing", bytes: 0 };
+    const chunk = Buffer.allocUnsafe(1024 * 1024 + BLOCK_HEADER_BYTES);
+    let bytes = 0;
+    for (let base = this.position; base < size; base += chunk.length - BLOCK_HEADER_BYTES) {
+      const filled = fs.readSync(this.fd, chunk, 0, chunk.length, base);
+      const used = usedBytes(chunk.subarray(0, filled));
+      if (used === 0) continue;
+      bytes = base + used - this.position;
+      if (this.hasBlock(chunk.subarray(0, filled), base, size)) return { kind: "damaged", bytes: size - this.position };
+    }
+    return { kind: bytes === 0 ? "allocated" : "torn", bytes };
+  }
+
+  /** Whether a complete block that comes later than the next one begins in `chunk`, which is the file's from `base` on. */
+  private hasBlock(chunk: Buffer, base: number, size: number): boolean {
+    for (let at = chunk.indexOf(MAGIC_BYTES); at >= 0 && at + BLOCK_HEADER_BYTES <= chunk.length; at = chunk.indexOf(MAGIC_BYTES, at + 1)) {
+      const length = chunk.readUInt32LE(at + 8);
+      const sequence = chunk.readUInt32LE(at + 12);
+      if (
+        base + at === this.position ||
+        sequence <= this.sequence ||
+        length > size - base - at - BLOCK_HEADER_BYTES ||
+        length > BLOCK_MAX_BYTES
+      )
+        continue;
+      const body = Buffer.allocUnsafe(8 + length);
+      fs.readSync(this.fd, body, 0, body.length, base + at + 8);
+      if (zlib.crc32(body) === chunk.readUInt32LE(at + 4)) return true;
+    }
+    return false;
+  }
+
+  /** Whether the next block's header has been begun. */
+  private begun(): boolean {
+    return fs.readSync(this.fd, this.magic, 0, 4, this.position) === 4 && this.magic.equals(MAGIC_BYTES);
+  }
+
+  private read(): Block | undefined {
     if (!this.have(BLOCK_HEADER_BYTES)) return this.nothing();
     let at = this.position - this.windowStart;
     const length = this.window.readUInt32LE(at + 8);
@@ -48,36 +122,6 @@ export class SegmentCursor {
     this.position += total;
     this.sequence += 1;
     return { bytes: this.window.subarray(at, at + total), offset, payload: this.window.subarray(at + BLOCK_HEADER_BYTES, at + total) };
-  }
-
-  /** Bytes of the file after the last complete block; more than 0 at the end means a torn or damaged tail, or a write in progress. */
-  remainder(): number {
-    return Math.max(0, fs.fstatSync(this.fd).size - this.position);
-  }
-
-  /** Whether a complete block stands anywhere after the point where reading ended: then the gap is damage, not a crash. */
-  hasBlockBeyond(): boolean {
-    const size = fs.fstatSync(this.fd).size;
-    const step = 1024 * 1024;
-    const chunk = Buffer.allocUnsafe(step + BLOCK_HEADER_BYTES);
-    for (let base = this.position; base < size; base += step) {
-      const filled = fs.readSync(this.fd, chunk, 0, chunk.length, base);
-      for (let at = chunk.indexOf(MAGIC_BYTES); at >= 0 && at + BLOCK_HEADER_BYTES <= filled; at = chunk.indexOf(MAGIC_BYTES, at + 1)) {
-        const length = chunk.readUInt32LE(at + 8);
-        const sequence = chunk.readUInt32LE(at + 12);
-        if (
-          base + at === this.position ||
-          sequence <= this.sequence ||
-          length > size - base - at - BLOCK_HEADER_BYTES ||
-          length > BLOCK_MAX_BYTES
-        )
-          continue;
-        const body = Buffer.allocUnsafe(8 + length);
-        fs.readSync(this.fd, body, 0, body.length, base + at + 8);
-        if (zlib.crc32(body) === chunk.readUInt32LE(at + 4)) return true;
-      }
-    }
-    return false;
   }
 
   close(): void {
@@ -110,6 +154,15 @@ export class SegmentCursor {
 
 const MAGIC_BYTES = Buffer.alloc(4);
 MAGIC_BYTES.writeUInt32LE(BLOCK_MAGIC);
+const ZEROS = Buffer.alloc(4_096);
+
+/** Length up to the last byte that is not zero. */
+function usedBytes(bytes: Buffer): number {
+  let end = bytes.length;
+  while (end >= ZEROS.length && bytes.compare(ZEROS, 0, ZEROS.length, end - ZEROS.length, end) === 0) end -= ZEROS.length;
+  while (end > 0 && bytes[end - 1] === 0) end -= 1;
+  return end;
+}
 
 /**
  * One record at a known offset, copied out. Used for intents that an outcome refers to in an earlier segment.

@@ -56,17 +56,16 @@ function verifyShard(
     const cursor = new SegmentCursor(segmentPath(folder, segment), segment);
     const chain = new SealChain();
     try {
-      for (let block = cursor.next(); block !== undefined; block = cursor.next()) {
+      const rest = cursor.each((block) => {
         chain.add(block);
         totals.blocks += 1;
-      }
+      });
       totals.segments += 1;
       totals.bytes += cursor.position;
       const last = segment === segments.at(-1);
-      const rest = cursor.remainder();
-      if (rest > 0 && cursor.hasBlockBeyond()) found("tampered", cursor.position, "a block is damaged; intact ones stand after it");
-      else if (rest > 0 && !(last && running))
-        found("crash tail", cursor.position, `${rest} bytes of a block that was not written to its end`);
+      if (rest.kind === "damaged") found("tampered", cursor.position, "a block is damaged; intact ones stand after it");
+      else if (rest.kind === "torn" && !(last && running))
+        found("crash tail", cursor.position, `${rest.bytes} bytes of a block that was not written to its end`);
       // A segment that a crash tore at its birth holds nothing; the next one links past it.
       if (cursor.position === 0) continue;
       if (chain.brokenAt !== undefined) found("tampered", chain.brokenAt, "a seal does not match the blocks before it");

@@ -4,7 +4,7 @@ import { dirname } from "node:path";
 import { request } from "undici";
 import { type LoadedConfig, loadConfig } from "../../core/config/load.ts";
 import type { Config, ServerTls } from "../../core/config/types.ts";
-import { loadAcceptor, loadMatcher, loadPump } from "../../core/native/addons.ts";
+import { loadAcceptor, loadJournal, loadMatcher, loadPump } from "../../core/native/addons.ts";
 import { dataFolderHolder } from "../data-lock.ts";
 
 export interface Finding {
@@ -24,6 +24,7 @@ export async function examine(file: string): Promise<Finding[]> {
   const findings = [
     node(),
     addon("acceptor", loadAcceptor, "fail"),
+    addon("journal", loadJournal, "warn"),
     addon("matcher", loadMatcher, "warn"),
     addon("pump", loadPump, "warn"),
   ];
@@ -61,6 +62,7 @@ function node(): Finding {
 }
 
 const INSTEAD: Readonly<Record<string, string>> = {
+  journal: "every block of the journal takes a system call; ",
   matcher: "masking uses its slower portable engine; ",
   pump: "connections go over Node's own sockets, which cost more; ",
 };

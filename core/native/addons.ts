@@ -3,7 +3,7 @@ import { join } from "node:path";
 import { SluiceError } from "../errors.ts";
 import type { PatternSet } from "./matcher.ts";
 
-/** What the C++ side exports; see acceptor.cc, matcher.cc and pump.cc. The typed wrappers are acceptor.ts, matcher.ts and pump.ts. */
+/** What the C++ side exports; see acceptor.cc, journal.cc, matcher.cc and pump.cc. The typed wrappers are acceptor.ts, window.ts, matcher.ts and pump.ts. */
 export interface AcceptorAddon {
   listen(host: string, port: number, backlog: number): { fd: number; port: number };
   accept(fd: number, callback: (fds: readonly number[], exhausted: number) => void): void;
@@ -14,6 +14,16 @@ export interface AcceptorAddon {
   holdAddress(address: string, most: number): number;
   releaseHold(place: number): void;
   fdLimit(): { soft: number; hard: number };
+}
+
+/** Appends the block that the page describes; it is the window for the other calls as well. */
+export type NativeWindow = () => void;
+
+export interface JournalAddon {
+  open(page: Uint32Array): NativeWindow | undefined;
+  attach(window: NativeWindow, buffer: Uint8Array): void;
+  move(window: NativeWindow, fd: number, position: number, bytes: number): number;
+  release(window: NativeWindow): void;
 }
 
 export interface MatcherAddon {
@@ -76,6 +86,9 @@ function load<Addon>(name: string): Addon {
 
 /** The only place that loads native code. @throws SluiceError SLUICE_INTERNAL when it is not built */
 export const loadAcceptor = (): AcceptorAddon => load<AcceptorAddon>("sluice_acceptor");
+
+/** @throws SluiceError SLUICE_INTERNAL when it is not built */
+export const loadJournal = (): JournalAddon => load<JournalAddon>("sluice_journal");
 
 /** @throws SluiceError SLUICE_INTERNAL when it is not built */
 export const loadMatcher = (): MatcherAddon => load<MatcherAddon>("sluice_matcher");

@@ -1,4 +1,4 @@
-# Three addons over plain Node-API. Built by build.ts, which sets `sanitizer` for the builds that only tests use.
+# Four addons over plain Node-API. Built by build.ts, which sets `sanitizer` for the builds that only tests use.
 {
   "variables": { "sanitizer%": "" },
   "target_defaults": {
@@ -17,6 +17,8 @@
   "targets": [
     { "target_name": "sluice_acceptor", "sources": ["acceptor.cc"] },
     { "target_name": "sluice_matcher", "sources": ["matcher.cc"], "cflags": ["-O3"] },
+    # It sets a signal handler, which has to stay where it is when the thread that loaded it ends.
+    { "target_name": "sluice_journal", "sources": ["journal.cc"], "ldflags": ["-Wl,-z,nodelete"] },
     { "target_name": "sluice_pump", "sources": ["pump.cc", "pump_batch.cc", "pump_secure.cc", "pump_socket.cc", "pump_tls.cc"] },
   ],
   "conditions": [

@@ -11,6 +11,7 @@ import { parseArgs, promisify } from "node:util";
 /** Outcome of buildNative. */
 export interface NativeBuild {
   readonly acceptor: "built" | "present";
+  readonly journal: "built" | "present";
   readonly matcher: "built" | "present";
   readonly pump: "built" | "present";
 }
@@ -23,7 +24,7 @@ const HERE = import.meta.dirname;
 const SOURCES = readdirSync(HERE)
   .filter((name) => /\.(?:cc|h|gyp)$/.test(name) || name === "build.ts")
   .sort();
-const ADDONS = ["sluice_acceptor", "sluice_matcher", "sluice_pump"];
+const ADDONS = ["sluice_acceptor", "sluice_journal", "sluice_matcher", "sluice_pump"];
 
 /** node-gyp builds in the folder that it runs in, so a build with a sanitizer has a folder of its own, with copies of the sources. */
 const baseFolder = (sanitizer: Sanitizer | undefined): string => (sanitizer === undefined ? HERE : join(HERE, `build-${sanitizer}`));
@@ -95,11 +96,11 @@ function isCurrent(stamp: string, sanitizer: Sanitizer | undefined): boolean {
 export async function buildNative(options: { quiet: boolean; sanitizer?: Sanitizer }): Promise<NativeBuild> {
   const { quiet, sanitizer } = options;
   const stamp = currentStamp();
-  if (isCurrent(stamp, sanitizer)) return { acceptor: "present", matcher: "present", pump: "present" };
+  if (isCurrent(stamp, sanitizer)) return { acceptor: "present", journal: "present", matcher: "present", pump: "present" };
   return locked(async () => {
     // Another process may have built meanwhile.
     if (!isCurrent(stamp, sanitizer)) await build(stamp, quiet, sanitizer);
-    return { acceptor: "built", matcher: "built", pump: "built" };
+    return { acceptor: "built", journal: "built", matcher: "built", pump: "built" };
   });
 }
 

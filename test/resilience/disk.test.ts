@@ -12,6 +12,8 @@ import { assertHealthy, auditEvents, metric, type Rig, sqlStateOf, startRig } fr
 /** The store keeps 128 MiB free; this leaves it some more to begin with. */
 const DISK_MIB = 200;
 const MIB = 1024 * 1024;
+/** More than the journal has allocated ahead, so that each needs room of its own. */
+const STATEMENT_BYTES = 1_500_000;
 let rig: Rig;
 let disk: string;
 let mounted = false;
@@ -93,7 +95,7 @@ describe("a data folder that is full", () => {
       const mark = `during-${count}`;
       if (current.ended) break;
       sent.push(mark);
-      await current.query(`insert into notes values ('${mark}${"x".repeat(20_000)}')`).catch(() => []);
+      await current.query(`insert into notes values ('${mark}${"x".repeat(STATEMENT_BYTES)}')`).catch(() => []);
     }
     assert.ok(current.ended, "a session goes on although nothing can be recorded");
     assert.ok(rig.gateway.isRunning());

@@ -1,0 +1,238 @@
+// Journal: appends blocks to a file through a window of it that is mapped, and allocated before it is mapped. A block is 16 bytes
+// of header (magic, CRC-32, length, sequence) and a payload; what the payload holds is not known here.
+#include <errno.h>
+#include <fcntl.h>
+#include <setjmp.h>
+#include <signal.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/vfs.h>
+#include <unistd.h>
+
+#include "napi_util.h"
+
+// zlib's, which the node binary exports; without it there are no windows.
+extern "C" __attribute__((weak)) unsigned long crc32(unsigned long crc, const unsigned char* bytes, unsigned length);
+
+namespace {
+
+using namespace sluice;
+
+constexpr uint32_t kMagic = 0x4b4c4253;
+constexpr uint32_t kHeaderBytes = 16;
+constexpr int64_t kWindowMaxBytes = 1 << 30;
+// The layout's offsets have 32 bits.
+constexpr int64_t kFileMaxBytes = 0xffffffff;
+constexpr int64_t kNumberMax = (int64_t{1} << 53) - 1;
+
+// Where allocating a range means that writing to it later needs no more room. Elsewhere (btrfs, zfs, overlays) it may not.
+constexpr long kExt = 0xef53, kXfs = 0x58465342, kTmpfs = 0x01021994;
+
+// What one call of append() is about, in memory that JavaScript fills.
+enum Field { kStart, kTotal, kPosition, kSequence, kProblem, kFields };
+
+struct Window {
+  napi_env env;
+  napi_ref pageRef = nullptr;
+  uint32_t* page = nullptr;
+  napi_ref bufferRef = nullptr;
+  uint8_t* buffer = nullptr;
+  uint32_t bufferBytes = 0;
+  uint8_t* mapping = nullptr;
+  uint32_t base = 0;
+  uint32_t mapped = 0;
+};
+
+// The copy into a mapping that this thread is in the middle of. initial-exec: a signal handler must not allocate.
+struct Copying {
+  sigjmp_buf landing;
+  uint8_t* low;
+  uint8_t* high;
+  volatile sig_atomic_t active;
+};
+__attribute__((tls_model("initial-exec"))) thread_local Copying copying;
+struct sigaction before;
+
+// A page of a mapping cannot be had: the file was cut by somebody else, or its file system failed. In the middle of a copy that is
+// the end of the copy; anywhere else it is what it was without us.
+void onBusError(int signal, siginfo_t* info, void* context) {
+  uint8_t* at = static_cast<uint8_t*>(info->si_addr);
+  if (copying.active && info->si_code > 0 && at >= copying.low && at < copying.high) siglongjmp(copying.landing, 1);
+  if ((before.sa_flags & SA_SIGINFO) != 0) return before.sa_sigaction(signal, info, context);
+  if (before.sa_handler != SIG_DFL && before.sa_handler != SIG_IGN) return before.sa_handler(signal);
+  sigaction(SIGBUS, &before, nullptr);
+  if (info->si_code <= 0) raise(signal);
+}
+
+// For the whole process, once; the addon is linked so that it is never unloaded.
+bool installHandler() {
+  struct sigaction action = {};
+  action.sa_sigaction = onBusError;
+  action.sa_flags = SA_SIGINFO | SA_ONSTACK | SA_NODEFER;
+  return sigaction(SIGBUS, &action, &before) == 0;
+}
+
+void unmap(Window* window) {
+  if (window->mapping != nullptr) munmap(window->mapping, window->mapped);
+  window->mapping = nullptr;
+  window->mapped = 0;
+}
+
+void put32(uint8_t* to, uint32_t value) { memcpy(to, &value, sizeof value); }
+
+// Returns 0 or an errno. The header's first word goes last: who sees it sees the block.
+int append(Window* window) {
+  const uint32_t start = window->page[kStart], total = window->page[kTotal], position = window->page[kPosition];
+  if (total < kHeaderBytes || start > window->bufferBytes || total > window->bufferBytes - start) return EINVAL;
+  if (position < window->base || total > window->mapped || position - window->base > window->mapped - total) return EINVAL;
+  uint8_t* block = window->buffer + start;
+  uint8_t* to = window->mapping + (position - window->base);
+  put32(block, kMagic);
+  put32(block + 8, total - kHeaderBytes);
+  put32(block + 12, window->page[kSequence]);
+  put32(block + 4, static_cast<uint32_t>(crc32(0, block + 8, total - 8)));
+  copying.low = to;
+  copying.high = to + total;
+  if (sigsetjmp(copying.landing, 0) != 0) {
+    copying.active = 0;
+    return EIO;
+  }
+  copying.active = 1;
+  __atomic_signal_fence(__ATOMIC_SEQ_CST);
+  memcpy(to + 4, block + 4, total - 4);
+  __atomic_thread_fence(__ATOMIC_RELEASE);
+  memcpy(to, block, 4);
+  __atomic_signal_fence(__ATOMIC_SEQ_CST);
+  copying.active = 0;
+  return 0;
+}
+
+napi_value onAppend(napi_env env, napi_callback_info info) {
+  void* data = nullptr;
+  if (napi_get_cb_info(env, info, nullptr, nullptr, nullptr, &data) != napi_ok) return nullptr;
+  Window* window = static_cast<Window*>(data);
+  window->page[kProblem] = static_cast<uint32_t>(append(window));
+  return nullptr;
+}
+
+void onCollected(napi_env env, void* data, void*) {
+  Window* window = static_cast<Window*>(data);
+  unmap(window);
+  if (window->pageRef != nullptr) napi_delete_reference(env, window->pageRef);
+  if (window->bufferRef != nullptr) napi_delete_reference(env, window->bufferRef);
+  delete window;
+}
+
+bool readBytes(napi_env env, napi_value value, napi_typedarray_type wanted, size_t least, void** bytes, size_t* length) {
+  bool is = false;
+  napi_typedarray_type type;
+  return napi_is_typedarray(env, value, &is) == napi_ok && is &&
+         napi_get_typedarray_info(env, value, &type, length, bytes, nullptr, nullptr) == napi_ok && type == wanted && *length >= least &&
+         *length <= kFileMaxBytes;
+}
+
+// open(page: Uint32Array): a function that appends what the page says, and is the window for the other calls; undefined where there can be none.
+napi_value open(napi_env env, napi_callback_info info) {
+  size_t count = 1;
+  napi_value argument;
+  void* page = nullptr;
+  size_t fields = 0;
+  if (napi_get_cb_info(env, info, &count, &argument, nullptr, nullptr) != napi_ok) return nullptr;
+  if (count < 1 || !readBytes(env, argument, napi_uint32_array, kFields, &page, &fields)) return badArgument(env, "open takes a page");
+  static const bool handled = installHandler();
+  const unsigned char* check = reinterpret_cast<const unsigned char*>("123456789");
+  if (!handled || crc32 == nullptr || crc32(0, check, 9) != 0xcbf43926) return nullptr;
+  Window* window = new Window{env};
+  window->page = static_cast<uint32_t*>(page);
+  napi_value function;
+  if (napi_create_reference(env, argument, 1, &window->pageRef) != napi_ok ||
+      napi_create_function(env, "append", NAPI_AUTO_LENGTH, onAppend, window, &function) != napi_ok ||
+      napi_wrap(env, function, window, onCollected, nullptr, nullptr) != napi_ok) {
+    onCollected(env, window, nullptr);
+    return nullptr;
+  }
+  return function;
+}
+
+// The window and up to three numbers.
+Window* arguments(napi_env env, napi_callback_info info, napi_value* values, size_t wanted) {
+  size_t count = wanted;
+  void* window = nullptr;
+  if (napi_get_cb_info(env, info, &count, values, nullptr, nullptr) != napi_ok || count < wanted ||
+      napi_unwrap(env, values[0], &window) != napi_ok) {
+    badArgument(env, "not a window");
+    return nullptr;
+  }
+  return static_cast<Window*>(window);
+}
+
+// attach(window, buffer): where blocks are copied from.
+napi_value attach(napi_env env, napi_callback_info info) {
+  napi_value values[2];
+  Window* window = arguments(env, info, values, 2);
+  if (window == nullptr) return nullptr;
+  void* bytes = nullptr;
+  size_t length = 0;
+  if (!readBytes(env, values[1], napi_uint8_array, 0, &bytes, &length)) return badArgument(env, "attach takes a window and bytes");
+  napi_ref reference = nullptr;
+  if (napi_create_reference(env, values[1], 1, &reference) != napi_ok) return badArgument(env, "attach could not keep the bytes");
+  if (window->bufferRef != nullptr) napi_delete_reference(env, window->bufferRef);
+  window->bufferRef = reference;
+  window->buffer = static_cast<uint8_t*>(bytes);
+  window->bufferBytes = static_cast<uint32_t>(length);
+  return nullptr;
+}
+
+int moveTo(Window* window, int fd, int64_t position, int64_t bytes) {
+  if (position > kFileMaxBytes || bytes > kWindowMaxBytes) return EFBIG;
+  const int64_t pageBytes = sysconf(_SC_PAGESIZE);
+  const int64_t base = position - position % pageBytes;
+  const int64_t length = (position - base + bytes + pageBytes - 1) / pageBytes * pageBytes;
+  if (base + length > kFileMaxBytes) return EFBIG;
+  struct statfs system;
+  if (fstatfs(fd, &system) != 0) return errno;
+  if (system.f_type != kExt && system.f_type != kXfs && system.f_type != kTmpfs) return EOPNOTSUPP;
+  // fallocate(2), not posix_fallocate: where the file system cannot allocate, that would write zeros over what is there.
+  while (fallocate(fd, 0, base, length) != 0) {
+    if (errno != EINTR) return errno;
+  }
+  void* mapping = mmap(nullptr, static_cast<size_t>(length), PROT_READ | PROT_WRITE, MAP_SHARED, fd, base);
+  if (mapping == MAP_FAILED) return errno;
+  unmap(window);
+  window->mapping = static_cast<uint8_t*>(mapping);
+  window->base = static_cast<uint32_t>(base);
+  window->mapped = static_cast<uint32_t>(length);
+  return 0;
+}
+
+// move(window, fd, position, bytes): have [position, position + bytes) of the file allocated and mapped, and nothing that ends before it.
+// Returns 0 or an errno, after which the window is where it was.
+napi_value move(napi_env env, napi_callback_info info) {
+  napi_value values[4];
+  Window* window = arguments(env, info, values, 4);
+  if (window == nullptr) return nullptr;
+  int64_t fd = 0, position = 0, bytes = 0;
+  if (!readInt(env, values[1], 0, INT32_MAX, &fd) || !readInt(env, values[2], 0, kNumberMax, &position) ||
+      !readInt(env, values[3], 1, kNumberMax, &bytes)) {
+    return badArgument(env, "move takes a window, a descriptor, a position and a length");
+  }
+  return number(env, moveTo(window, static_cast<int>(fd), position, bytes));
+}
+
+// release(window): unmap; the file keeps its length.
+napi_value release(napi_env env, napi_callback_info info) {
+  napi_value values[1];
+  Window* window = arguments(env, info, values, 1);
+  if (window != nullptr) unmap(window);
+  return nullptr;
+}
+
+napi_value init(napi_env env, napi_value exports) {
+  const bool added = addFunction(env, exports, "open", open) && addFunction(env, exports, "attach", attach) &&
+                     addFunction(env, exports, "move", move) && addFunction(env, exports, "release", release);
+  return added ? exports : nullptr;
+}
+
+}  // namespace
+
+NAPI_MODULE_INIT() { return init(env, exports); }
