@@ -5,6 +5,7 @@ const LOCAL = /[A-Za-z0-9._%+\x80-\xff-]/;
 const IS_LOCAL = Uint8Array.from({ length: 256 }, (_, code) => Number(LOCAL.test(String.fromCharCode(code))));
 /** Belong to it only between two of the above. */
 const LOCAL_INNER = /[!#$&'*^~]/;
+const IS_LOCAL_INNER = Uint8Array.from({ length: 256 }, (_, code) => Number(LOCAL_INNER.test(String.fromCharCode(code))));
 const DOMAIN = /[A-Za-z0-9.\x80-\xff-]/;
 const IS_DOMAIN = Uint8Array.from({ length: 256 }, (_, code) => Number(DOMAIN.test(String.fromCharCode(code))));
 const LABEL = /^[A-Za-z0-9\x80-\xff](?:[A-Za-z0-9\x80-\xff_-]{0,61}[A-Za-z0-9\x80-\xff])?$/;
@@ -19,11 +20,35 @@ const NOT_TOP = new Set(
 /** Bytes before the sign that are looked at; RFC 5321 allows 64. Bounds the work on hostile text. */
 const LOCAL_BYTES_MAX = 256;
 
+const LABEL_BYTES_MAX = 63;
+const isAsciiLetter = (code: number): boolean => (code | 0x20) >= 0x61 && (code | 0x20) <= 0x7a;
+
+/** Whether [from, to) is the commonest form of a domain as a whole, for which nothing needs to be cut off: `mail2.example.com`. */
+function isPlainDomain(text: ByteText, from: number, to: number): boolean {
+  if (!isAsciiLetter(text.charCodeAt(from))) return false;
+  let label = from;
+  let lettersOnly = true;
+  for (let at = from; at < to; at++) {
+    const code = text.charCodeAt(at);
+    if (code === 0x2e) {
+      if (at === label || at - label > LABEL_BYTES_MAX) return false;
+      label = at + 1;
+      lettersOnly = true;
+    } else if (!isAsciiLetter(code)) {
+      if (code < 0x30 || code > 0x39) return false;
+      lettersOnly = false;
+    }
+  }
+  const bytes = to - label;
+  return label > from && lettersOnly && bytes >= 2 && bytes <= LABEL_BYTES_MAX && !NOT_TOP.has(text.slice(label, to).toLowerCase());
+}
+
 /** End of the domain that starts at `from`, or -1. */
 function domainEnd(text: ByteText, from: number): number {
   let to = from;
   while (to < text.length && IS_DOMAIN[text.charCodeAt(to)] === 1) to++;
   while (to > from && (text[to - 1] === "." || text[to - 1] === "-")) to--;
+  if (isPlainDomain(text, from, to)) return to;
   const labels = text.slice(from, to).split(".");
   // Sentences run on (`a@b.com.-`): labels after an unfit one are not part of the domain.
   const unfit = labels.findIndex((label) => !LABEL.test(label));
@@ -49,7 +74,7 @@ function localStart(text: ByteText, at: number): number {
   while (start > 0 && at - start < LOCAL_BYTES_MAX) {
     if (IS_LOCAL[text.charCodeAt(start - 1)] !== 1) {
       const between = start < at && start > 1 && IS_LOCAL[text.charCodeAt(start - 2)] === 1;
-      if (!between || !LOCAL_INNER.test(text[start - 1] as string)) break;
+      if (!between || IS_LOCAL_INNER[text.charCodeAt(start - 1)] === 0) break;
     }
     start--;
   }

@@ -1,4 +1,12 @@
-import { type CheckedNumber, type Code, compilePatterns, type DigitShape, type Literal, matcherAvailable } from "../native/matcher.ts";
+import {
+  type CheckedNumber,
+  type Code,
+  compilePatterns,
+  type DigitShape,
+  type Literal,
+  matcherAvailable,
+  type PatternSet,
+} from "../native/matcher.ts";
 import type { DetectorName } from "../policy/types.ts";
 import { IBAN_FORMS } from "./iban.ts";
 import { ISSUED_PREFIXES } from "./numbers.ts";
@@ -147,15 +155,20 @@ const HINTS: Readonly<Record<DetectorName, Hints>> = {
   },
 };
 
-function native(detectors: readonly DetectorName[]): Prefilter {
+/** What the native scan looks for. */
+export function patternsFor(detectors: readonly DetectorName[]): PatternSet {
   const gather = <Pattern>(patternsOf: (hints: Hints) => readonly Bare<Pattern>[] | undefined): (Bare<Pattern> & { kinds: number })[] =>
     detectors.flatMap((name) => (patternsOf(HINTS[name]) ?? []).map((pattern) => ({ ...pattern, kinds: KIND_BITS[name] })));
-  const database = compilePatterns({
+  return {
     literals: gather<Literal>((hints) => hints.literals),
     numbers: gather<CheckedNumber>((hints) => hints.numbers),
     shapes: gather<DigitShape>((hints) => hints.shapes),
     codes: gather<Code>((hints) => hints.codes),
-  });
+  };
+}
+
+function native(detectors: readonly DetectorName[]): Prefilter {
+  const database = compilePatterns(patternsFor(detectors));
   return (bytes, start, end, flags) => database.scan(bytes, start, end, flags);
 }
 

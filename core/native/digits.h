@@ -56,8 +56,34 @@ struct NumberRules {
   uint32_t kinds = 0;  // 0: none
 };
 
+// A byte that so many digits must follow within the next `window` bytes, nothing but separators among them.
+constexpr int kSignDigitsMin = 4;  // as far as findPlaces() looks
+struct Sign {
+  uint8_t byte;  // ASCII
+  int digits;    // kSignDigitsMin and more
+  int window;
+  uint32_t kinds;
+};
+
+// A byte's low nibble and its high nibble each admit classes; what both admit it is. A byte of a multi-byte character has none here.
+enum : uint8_t { kDigitBit = 0x80, kSeparatorBit = 0x40, kZeroBit = 0x20, kLetterRowBit = 0x10, kSignBit = 0x08 };
+struct ClassTables {
+  alignas(16) uint8_t low[16];
+  alignas(16) uint8_t high[16];
+
+  ClassTables() : low(), high() {
+    for (int i = 0; i < 16; i++) low[i] = static_cast<uint8_t>(kLetterRowBit | (i <= 9 ? kDigitBit : 0) | (i == 0 ? kZeroBit : 0));
+    for (char separator : {' ', '(', ')', '-', '.', '/'}) low[separator & 15] |= kSeparatorBit;
+    high[2] = kSeparatorBit;
+    high[3] = kDigitBit | kZeroBit;
+    for (int i = 4; i < 8; i++) high[i] = kLetterRowBit;
+  }
+};
+
 struct DigitRules {
   NumberRules numbers;
+  std::vector<Sign> signs;
+  ClassTables classes;
   std::vector<DigitShape> shapes;
   int least = 0;  // fewest digits of anything above; 0: nothing to look for
   // What a run must contain to be read, see suspects().
@@ -77,7 +103,34 @@ struct DigitRules {
     shapes.push_back(shape);
     return true;
   }
+
+  void add(const Sign& sign) {
+    classes.low[sign.byte & 15] |= kSignBit;
+    classes.high[sign.byte >> 4] |= kSignBit;
+    signs.push_back(sign);
+  }
 };
+
+// Whether so many digits stand within bytes[at, at + window), if `joined` with nothing but separators among them.
+inline bool digitsFollow(const uint8_t* bytes, size_t at, size_t length, int digits, int window, bool joined) {
+  int missing = digits;
+  for (size_t i = at; missing > 0 && i < length && i < at + static_cast<size_t>(window); i++) {
+    if (kClasses.of[bytes[i]] == kDigit) missing--;
+    else if (joined && !inRun(bytes[i])) break;
+  }
+  return missing <= 0;
+}
+
+// bytes[at] may be a sign.
+template <class Emit>
+bool trySign(const uint8_t* bytes, size_t length, size_t at, const DigitRules& rules, Emit emit) {
+  for (const Sign& sign : rules.signs) {
+    if (bytes[at] != sign.byte) continue;
+    if (!emit.spend(static_cast<size_t>(sign.window) / 4)) return false;
+    if (digitsFollow(bytes, at + 1, length, sign.digits, sign.window, true) && !emit(at, sign.kinds)) return false;
+  }
+  return true;
+}
 
 // The digits since the last break, and for each number of them the Luhn sum over those before: at every digit, any number
 // that ends there can be checked without reading it again.
@@ -182,9 +235,10 @@ struct CodeTable {
 inline int codeValue(uint8_t byte) { return kClasses.of[byte] == kDigit ? byte - '0' : (byte | 0x20) - 'a' + 10; }
 inline int appended(int rest, int value) { return (rest * (value < 10 ? 10 : 100) + value) % 97; }
 
-// bytes[at, at + 4) are two letters and two digits.
+// bytes[at, at + 4) are two letters, or what stands beside them in ASCII, and two digits.
 template <class Emit>
 bool tryCode(const uint8_t* bytes, size_t length, size_t at, const CodeTable& table, Emit emit) {
+  if (kClasses.of[bytes[at]] != kLetter || kClasses.of[bytes[at + 1]] != kLetter) return true;
   const int index = table.formOf[((bytes[at] | 0x20) - 'a') * 26 + (bytes[at + 1] | 0x20) - 'a'];
   if (index == 0) return true;
   const CodeTable::Form& form = table.forms[static_cast<size_t>(index - 1)];
@@ -207,120 +261,128 @@ bool tryCode(const uint8_t* bytes, size_t length, size_t at, const CodeTable& ta
   return rest != 1 || emit(next - 1, table.kinds);
 }
 
-// One bit a byte, of 64 bytes.
-struct ByteBits {
-  uint64_t digit = 0, zero = 0, separator = 0, letter = 0;
+// What lies up to so many bytes before and behind a place matters there. Blocks of 64 bytes overlap by as much, so that each place
+// is judged in a block that holds all of it.
+constexpr size_t kBack = 3, kAhead = 12, kStride = 64 - kBack - kAhead;
+constexpr uint64_t kJudgedFirst = (uint64_t{1} << (64 - kAhead)) - 1, kJudged = kJudgedFirst & ~((uint64_t{1} << kBack) - 1);
+
+// Bits of four blocks.
+typedef uint64_t Four __attribute__((vector_size(32), may_alias));
+constexpr size_t kBlocks = 32;
+
+// One bit a byte, a word a block. `letter` may hold more of the rows 4x to 7x, `sign` bytes that share their nibbles with signs.
+struct BlockBits {
+  alignas(32) uint64_t digit[kBlocks], separator[kBlocks], zero[kBlocks], letter[kBlocks], sign[kBlocks];
+  // The places to be judged.
+  alignas(32) uint64_t judged[kBlocks];
 };
 
-inline ByteBits bitsOf64Portable(const uint8_t* bytes) {
-  ByteBits bits;
+// @param words begin at a multiple of four of one of those
+inline const Four& four(const uint64_t* words) { return *reinterpret_cast<const Four*>(words); }
+
+inline void classifyPortable(const uint8_t* bytes, const ClassTables& tables, size_t block, BlockBits* bits) {
+  uint64_t digit = 0, separator = 0, zero = 0, letter = 0, sign = 0;
   for (int i = 0; i < 64; i++) {
-    const uint8_t kind = kClasses.of[bytes[i]];
-    bits.digit |= static_cast<uint64_t>(kind == kDigit) << i;
-    bits.zero |= static_cast<uint64_t>(bytes[i] == '0') << i;
-    bits.separator |= static_cast<uint64_t>((kind & (kTight | kLoose)) != 0) << i;
-    bits.letter |= static_cast<uint64_t>(kind == kLetter) << i;
+    const uint8_t classes = tables.low[bytes[i] & 15] & tables.high[bytes[i] >> 4];
+    digit |= static_cast<uint64_t>((classes & kDigitBit) != 0) << i;
+    separator |= static_cast<uint64_t>((classes & kSeparatorBit) != 0 || bytes[i] >= 0x80) << i;
+    zero |= static_cast<uint64_t>((classes & kZeroBit) != 0) << i;
+    letter |= static_cast<uint64_t>((classes & kLetterRowBit) != 0) << i;
+    sign |= static_cast<uint64_t>((classes & kSignBit) != 0) << i;
   }
-  return bits;
+  bits->digit[block] = digit;
+  bits->separator[block] = separator;
+  bits->zero[block] = zero;
+  bits->letter[block] = letter;
+  bits->sign[block] = sign;
 }
 
 #if defined(__x86_64__)
-// A byte's low nibble and its high nibble each admit classes; what both admit it is. Bit 0 digit, 1 zero, 2 ASCII separator,
-// 3 letter of an odd row (4x, 6x), 4 letter of an even row (5x, 7x).
-alignas(16) inline constexpr uint8_t kLowClasses[16] = {0b10111, 0b11001, 0b11001, 0b11001, 0b11001, 0b11001, 0b11001, 0b11001,
-                                                        0b11101, 0b11101, 0b11000, 0b01000, 0b01000, 0b01100, 0b01100, 0b01100};
-alignas(16) inline constexpr uint8_t kHighClasses[16] = {0, 0, 0b00100, 0b00011, 0b01000, 0b10000, 0b01000, 0b10000};
-
-__attribute__((target("avx2"))) inline ByteBits bitsOf64Avx2(const uint8_t* bytes) {
-  const __m256i low = _mm256_broadcastsi128_si256(_mm_load_si128(reinterpret_cast<const __m128i*>(kLowClasses)));
-  const __m256i high = _mm256_broadcastsi128_si256(_mm_load_si128(reinterpret_cast<const __m128i*>(kHighClasses)));
-  const __m256i nibble = _mm256_set1_epi8(15);
-  ByteBits bits;
-  for (int i = 0; i < 64; i += 32) {
-    const __m256i lanes = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(bytes + i));
-    const __m256i classes = _mm256_and_si256(_mm256_shuffle_epi8(low, _mm256_and_si256(lanes, nibble)),
-                                             _mm256_shuffle_epi8(high, _mm256_and_si256(_mm256_srli_epi16(lanes, 4), nibble)));
-    // A shift within 16 bits brings the wanted bit of each byte to its top.
-    const auto top = [](__m256i shifted) __attribute__((target("avx2"))) { return static_cast<uint64_t>(static_cast<uint32_t>(_mm256_movemask_epi8(shifted))); };
-    bits.digit |= top(_mm256_slli_epi16(classes, 7)) << i;
-    bits.zero |= top(_mm256_slli_epi16(classes, 6)) << i;
-    // The top bit of the byte itself: it belongs to a multi-byte character.
-    bits.separator |= top(_mm256_or_si256(_mm256_slli_epi16(classes, 5), lanes)) << i;
-    bits.letter |= top(_mm256_or_si256(_mm256_slli_epi16(classes, 4), _mm256_slli_epi16(classes, 3))) << i;
-  }
-  return bits;
+// A part of a word, little-endian: x86 has no other.
+template <class Part>
+void setPart(uint64_t* word, int part, int value) {
+  const Part bits = static_cast<Part>(value);
+  memcpy(reinterpret_cast<uint8_t*>(word) + static_cast<size_t>(part) * sizeof bits, &bits, sizeof bits);
 }
 
-inline ByteBits bitsOf64Sse2(const uint8_t* bytes) {
-  ByteBits bits;
-  for (int i = 0; i < 64; i += 16) {
-    const __m128i lanes = _mm_loadu_si128(reinterpret_cast<const __m128i*>(bytes + i));
-    // value - first <= last - first, unsigned
-    auto within = [](__m128i values, char first, char last) {
-      const __m128i shifted = _mm_sub_epi8(values, _mm_set1_epi8(first));
-      return _mm_cmpeq_epi8(_mm_min_epu8(shifted, _mm_set1_epi8(static_cast<char>(last - first))), shifted);
-    };
-    const __m128i separators = _mm_or_si128(_mm_or_si128(within(lanes, '(', ')'), within(lanes, '-', '/')), within(lanes, ' ', ' '));
-    auto store = [i](uint64_t* out, __m128i found) { *out |= static_cast<uint64_t>(static_cast<uint32_t>(_mm_movemask_epi8(found))) << i; };
-    store(&bits.digit, within(lanes, '0', '9'));
-    store(&bits.zero, within(lanes, '0', '0'));
-    store(&bits.separator, _mm_or_si128(separators, lanes));
-    store(&bits.letter, within(_mm_or_si128(lanes, _mm_set1_epi8(0x20)), 'a', 'z'));
+__attribute__((target("avx2"))) inline void classifyAvx2(const uint8_t* bytes, const ClassTables& tables, size_t block, BlockBits* bits) {
+  const __m256i low = _mm256_broadcastsi128_si256(_mm_load_si128(reinterpret_cast<const __m128i*>(tables.low)));
+  const __m256i high = _mm256_broadcastsi128_si256(_mm_load_si128(reinterpret_cast<const __m128i*>(tables.high)));
+  for (int i = 0; i < 2; i++) {
+    const __m256i lanes = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(bytes + 32 * i));
+    // A shuffle gives 0 for an index whose top bit is set, so bytes of multi-byte characters have no class.
+    __m256i classes = _mm256_and_si256(_mm256_shuffle_epi8(low, lanes),
+                                       _mm256_shuffle_epi8(high, _mm256_and_si256(_mm256_srli_epi16(lanes, 4), _mm256_set1_epi8(15))));
+    // From bit to bit, each at the top in its turn.
+    setPart<uint32_t>(&bits->digit[block], i, _mm256_movemask_epi8(classes));
+    classes = _mm256_add_epi8(classes, classes);
+    setPart<uint32_t>(&bits->separator[block], i, _mm256_movemask_epi8(_mm256_or_si256(classes, lanes)));
+    classes = _mm256_add_epi8(classes, classes);
+    setPart<uint32_t>(&bits->zero[block], i, _mm256_movemask_epi8(classes));
+    classes = _mm256_add_epi8(classes, classes);
+    setPart<uint32_t>(&bits->letter[block], i, _mm256_movemask_epi8(classes));
+    classes = _mm256_add_epi8(classes, classes);
+    setPart<uint32_t>(&bits->sign[block], i, _mm256_movemask_epi8(classes));
   }
-  return bits;
+}
+
+__attribute__((target("ssse3"))) inline void classifySsse3(const uint8_t* bytes, const ClassTables& tables, size_t block, BlockBits* bits) {
+  const __m128i low = _mm_load_si128(reinterpret_cast<const __m128i*>(tables.low)), high = _mm_load_si128(reinterpret_cast<const __m128i*>(tables.high));
+  for (int i = 0; i < 4; i++) {
+    const __m128i lanes = _mm_loadu_si128(reinterpret_cast<const __m128i*>(bytes + 16 * i));
+    __m128i classes = _mm_and_si128(_mm_shuffle_epi8(low, lanes), _mm_shuffle_epi8(high, _mm_and_si128(_mm_srli_epi16(lanes, 4), _mm_set1_epi8(15))));
+    setPart<uint16_t>(&bits->digit[block], i, _mm_movemask_epi8(classes));
+    classes = _mm_add_epi8(classes, classes);
+    setPart<uint16_t>(&bits->separator[block], i, _mm_movemask_epi8(_mm_or_si128(classes, lanes)));
+    classes = _mm_add_epi8(classes, classes);
+    setPart<uint16_t>(&bits->zero[block], i, _mm_movemask_epi8(classes));
+    classes = _mm_add_epi8(classes, classes);
+    setPart<uint16_t>(&bits->letter[block], i, _mm_movemask_epi8(classes));
+    classes = _mm_add_epi8(classes, classes);
+    setPart<uint16_t>(&bits->sign[block], i, _mm_movemask_epi8(classes));
+  }
 }
 #endif
 
-// The bits of a block with those of the blocks beside it: bit i of ahead<k>() is bit i + k, of back<k>() bit i - k.
-struct Bits {
-  uint64_t before, here, after;
-  template <int k>
-  uint64_t ahead() const { return here >> k | after << (64 - k); }
-  template <int k>
-  uint64_t back() const { return here << k | before >> (64 - k); }
+// The places to look at closely.
+struct Places {
+  Four runs, codes, signs;
 };
 
-// Places inside runs that may hold what the rules look for. Dates, times and prices have none of it:
+// Of four blocks from `block` on. A run is read where it holds what the rules look for; dates, times and prices have none of it:
 //  - a separator with three digits after it, and before it two digits and more of a run, or another separator;
 //  - eleven digits side by side, with two more or a separator behind them;
 //  - four gaps with pairs of digits between and after; - two zeros, a digit, and a gap within three bytes.
-inline uint64_t suspects(const Bits& digit, const Bits& separator, const Bits& zero, const DigitRules& rules) {
-  const uint64_t d = digit.here, s = separator.here;
-  const uint64_t d1 = digit.ahead<1>(), d2 = digit.ahead<2>();
-  uint64_t found = 0;
+// A code begins with two letters and two digits, and a sign has nothing but digits and separators in the kSignDigitsMin bytes behind.
+inline void findPlaces(const BlockBits& bits, size_t block, const DigitRules& rules, bool codes, Places* places) {
+  const Four d = four(bits.digit + block), s = four(bits.separator + block), judged = four(bits.judged + block);
+  const Four row2 = d & d >> 1;  // this digit and the next
+  Four runs = {};
   if (rules.afterGap || rules.numbers.kinds != 0) {
-    const uint64_t any3 = digit.back<3>() | separator.back<3>();
-    found |= s & d1 & d2 & digit.ahead<3>() & (separator.back<1>() | (digit.back<1>() & digit.back<2>() & any3));
+    runs |= s & row2 >> 1 & d >> 3 & (s << 1 | (d << 1 & d << 2 & (d << 3 | s << 3)));
   }
   if (rules.numbers.kinds != 0) {
-    // row2: this digit and the next, and so on; of this block and of the next.
-    const uint64_t row2 = d & d1;
-    if (row2 != 0) {
-      const uint64_t a2 = digit.after & digit.after >> 1, row4 = row2 & (row2 >> 2 | a2 << 62), a4 = a2 & a2 >> 2;
-      const uint64_t row8 = row4 & (row4 >> 4 | a4 << 60);
-      const uint64_t row11 = row8 & digit.ahead<8>() & digit.ahead<9>() & digit.ahead<10>();
-      if (row11 != 0) {
-        found |= row11 & (separator.ahead<11>() | (digit.ahead<11>() & digit.ahead<12>()));
-      }
-    }
+    const Four row4 = row2 & row2 >> 2, row8 = row4 & row4 >> 4;
+    runs |= row8 & row4 >> 7 & (s >> 11 | row2 >> 11);
   }
   if (rules.pairs) {
-    const uint64_t pair = s & d1 & d2;
-    if (pair != 0) {
-      const uint64_t after = separator.after & digit.after >> 1 & digit.after >> 2;
-      const Bits pairs = {0, pair, after};
-      // What the next block's own end cannot tell lies further ahead than is looked.
-      found |= pair & pairs.ahead<3>() & pairs.ahead<6>() & pairs.ahead<9>();
-    }
+    const Four pair = s & row2 >> 1, two = pair & pair >> 3;
+    runs |= two & two >> 6;
   }
   if (rules.zeros) {
-    const uint64_t twice = zero.here & zero.ahead<1>();
-    if (twice != 0) {
-      const uint64_t gap = separator.ahead<3>() | (digit.ahead<3>() & (separator.ahead<4>() | (digit.ahead<4>() & separator.ahead<5>())));
-      found |= twice & d2 & ~zero.ahead<2>() & gap;
-    }
+    const Four z = four(bits.zero + block), gap = s >> 3 | (d >> 3 & (s >> 4 | (d >> 4 & s >> 5)));
+    runs |= z & z >> 1 & d >> 2 & ~(z >> 2) & gap;
   }
-  return found;
+  places->runs = runs & judged;
+  places->codes = places->signs = Four{};
+  if (codes) {
+    const Four letter = four(bits.letter + block);
+    places->codes = letter & letter >> 1 & row2 >> 2 & judged;
+  }
+  if (!rules.signs.empty()) {
+    const Four run = d | s, run2 = run & run >> 1;
+    places->signs = four(bits.sign + block) & run2 >> 1 & run2 >> 3 & judged;
+  }
 }
 
 // The run around bytes[at], which lies in one. `read`: runs before it were read, moved on.
@@ -334,35 +396,52 @@ bool readRunAround(const uint8_t* bytes, size_t length, size_t at, const DigitRu
   return digits < static_cast<size_t>(rules.least) || readRun(bytes, start, end, rules, digits, emit);
 }
 
-// @tparam bitsOf64 how the bytes of a block are classed
-template <class BitsOf64, class Emit>
-bool scanBlocks(const uint8_t* bytes, size_t length, const DigitRules& rules, const CodeTable& table, BitsOf64 bitsOf64, Emit emit) {
-  const auto block = [&](size_t base) {
-    if (base >= length) return ByteBits{};
-    if (length - base >= 64) return bitsOf64(bytes + base);
-    uint8_t padded[64] = {};
-    memcpy(padded, bytes + base, length - base);
-    return bitsOf64(padded);
-  };
+// Looks closely at the places of one block.
+template <class Emit>
+bool readPlaces(const uint8_t* bytes, size_t length, size_t base, const Places& places, size_t lane, const DigitRules& rules, const CodeTable& table,
+                size_t* read, Emit emit) {
+  for (uint64_t left = places.runs[lane]; left != 0; left &= left - 1) {
+    const size_t at = base + static_cast<size_t>(__builtin_ctzll(left));
+    if (at >= *read && !readRunAround(bytes, length, at, rules, read, emit)) return false;
+  }
+  for (uint64_t left = places.codes[lane]; left != 0; left &= left - 1) {
+    if (!tryCode(bytes, length, base + static_cast<size_t>(__builtin_ctzll(left)), table, emit)) return false;
+  }
+  for (uint64_t left = places.signs[lane]; left != 0; left &= left - 1) {
+    if (!trySign(bytes, length, base + static_cast<size_t>(__builtin_ctzll(left)), rules, emit)) return false;
+  }
+  return true;
+}
+
+// Classes of many blocks first, then what they mean, four blocks at a time.
+// @tparam classify how the bytes of a block are classed
+template <class Classify, class Emit>
+bool scanBlocks(const uint8_t* bytes, size_t length, const DigitRules& rules, const CodeTable& table, Classify classify, Emit emit) {
+  const auto begins = [length](size_t base) { return base == 0 || base + kBack < length; };
+  BlockBits bits;
+  for (uint64_t& judged : bits.judged) judged = kJudged;
+  bits.judged[0] = kJudgedFirst;  // before the first byte there is nothing
   size_t read = 0;
-  ByteBits before, here = block(0);
-  for (size_t base = 0; base < length; base += 64) {
-    const ByteBits after = block(base + 64);
-    if (rules.least != 0) {
-      const Bits digit = {before.digit, here.digit, after.digit}, separator = {before.separator, here.separator, after.separator};
-      for (uint64_t found = suspects(digit, separator, {before.zero, here.zero, after.zero}, rules); found != 0; found &= found - 1) {
-        const size_t at = base + static_cast<size_t>(__builtin_ctzll(found));
-        if (at >= read && !readRunAround(bytes, length, at, rules, &read, emit)) return false;
+  for (size_t base = 0; begins(base);) {
+    const size_t first = base;
+    size_t count = 0;
+    for (; count < kBlocks && begins(base) && base + 64 <= length; count++, base += kStride) classify(bytes + base, rules.classes, count, &bits);
+    for (; count < kBlocks && begins(base); count++, base += kStride) {
+      uint8_t padded[64] = {};
+      memcpy(padded, bytes + base, length - base);
+      classify(padded, rules.classes, count, &bits);
+    }
+    for (size_t rest = count; rest % 4 != 0; rest++) bits.judged[rest] = 0;
+    for (size_t block = 0; block < count; block += 4) {
+      Places places;
+      findPlaces(bits, block, rules, table.kinds != 0, &places);
+      const Four any = places.runs | places.codes | places.signs;
+      if ((any[0] | any[1] | any[2] | any[3]) == 0) continue;
+      for (size_t lane = 0; lane < 4; lane++) {
+        if (any[lane] != 0 && !readPlaces(bytes, length, first + (block + lane) * kStride, places, lane, rules, table, &read, emit)) return false;
       }
     }
-    if (table.kinds != 0) {
-      const Bits digit = {0, here.digit, after.digit}, letter = {0, here.letter, after.letter};
-      for (uint64_t found = letter.here & letter.ahead<1>() & digit.ahead<2>() & digit.ahead<3>(); found != 0; found &= found - 1) {
-        if (!tryCode(bytes, length, base + static_cast<size_t>(__builtin_ctzll(found)), table, emit)) return false;
-      }
-    }
-    before = here;
-    here = after;
+    bits.judged[0] = kJudged;
   }
   return true;
 }
@@ -370,21 +449,23 @@ bool scanBlocks(const uint8_t* bytes, size_t length, const DigitRules& rules, co
 #if defined(__x86_64__)
 template <class Emit>
 __attribute__((target("avx2"), flatten)) bool scanBlocksAvx2(const uint8_t* bytes, size_t length, const DigitRules& rules, const CodeTable& table, Emit emit) {
-  return scanBlocks(bytes, length, rules, table, [](const uint8_t* block) __attribute__((target("avx2"))) { return bitsOf64Avx2(block); }, emit);
+  const auto classify = [](const uint8_t* block, const ClassTables& tables, size_t index, BlockBits* bits)
+                            __attribute__((target("avx2"))) { classifyAvx2(block, tables, index, bits); };
+  return scanBlocks(bytes, length, rules, table, classify, emit);
 }
 #endif
 
-// Digit groups and codes in one pass. `lanes` as lanesHere() in literals.h says, or less.
+// Digit groups, codes and signs in one pass. `lanes` as lanesHere() in literals.h says, or less.
 template <class Emit>
 bool scanDigits(const uint8_t* bytes, size_t length, const DigitRules& rules, const CodeTable& table, size_t lanes, Emit emit) {
-  if (rules.least == 0 && table.kinds == 0) return true;
+  if (rules.least == 0 && table.kinds == 0 && rules.signs.empty()) return true;
 #if defined(__x86_64__)
   if (lanes == 32) return scanBlocksAvx2(bytes, length, rules, table, emit);
-  return scanBlocks(bytes, length, rules, table, bitsOf64Sse2, emit);
+  if (lanes == 16) return scanBlocks(bytes, length, rules, table, classifySsse3, emit);
 #else
   (void)lanes;
-  return scanBlocks(bytes, length, rules, table, bitsOf64Portable, emit);
 #endif
+  return scanBlocks(bytes, length, rules, table, classifyPortable, emit);
 }
 
 }  // namespace sluice

@@ -1,4 +1,4 @@
-// Finds many short literals at once: 16 or 32 positions at a time are compared with the nibbles of four bytes of each
+// Finds many short literals at once: 16 to 64 positions at a time are compared with the nibbles of six bytes of each
 // literal in eight buckets (the idea of Hyperscan's Teddy); what passes is compared byte by byte. Exact, no look-around.
 #pragma once
 
@@ -29,12 +29,16 @@ struct Literal {
   int window;
   bool joined;    // with nothing but separators (digits.h) among them
   uint32_t kinds;
-  // Set by prepare(): the fingerprint's offset in text, and its bytes as one little-endian word, which a word of the text
-  // is when ((that | folded) & care) == word.
+  // Set by prepare(): the offset in text of the window that is looked for, and its first bytes, the fingerprint, as one
+  // little-endian word, which a word of the text is when ((that | folded) & care) == word.
   size_t anchor;
   uint32_t word, folded, care;
 };
 
+constexpr size_t kWindow = 6;
+// Of the window's bytes these are known by both nibbles, the others by the low one. Six low nibbles tell words of a language
+// apart at less cost than four whole bytes.
+constexpr size_t kWhole = 4;
 constexpr size_t kFingerprint = 4;
 constexpr size_t kBuckets = 8;
 
@@ -45,9 +49,10 @@ struct Fingerprints {
 };
 
 struct LiteralSet {
-  // Bit b of low[k][n]: a literal of bucket b has, as byte k of its fingerprint, one whose low nibble is n.
-  alignas(16) uint8_t low[kFingerprint][16] = {};
-  alignas(16) uint8_t high[kFingerprint][16] = {};
+  // Bit b of low[k][n]: no literal of bucket b has, as byte k of its window, one whose low nibble is n. A byte passes where no
+  // bit is set: so a shuffle, which gives 0 for a byte of 0x80 and more, lets through what the high nibble decides.
+  alignas(16) uint8_t low[kWindow][16];
+  alignas(16) uint8_t high[kWhole][16];
   std::vector<Literal> buckets[kBuckets];
   // literals [8 i, 8 i + 8) of the bucket
   std::vector<Fingerprints> fingerprints[kBuckets];
@@ -56,25 +61,71 @@ struct LiteralSet {
 
 inline uint8_t fold(uint8_t byte) { return byte >= 'A' && byte <= 'Z' ? byte | 0x20 : byte; }
 
-// Rough frequency of a byte in text and numbers. The rarest bytes of a literal are its fingerprint.
+// Rough frequency of a byte in rows of text and numbers.
 inline double frequency(uint8_t byte) {
+  constexpr char kLetters[] = "etaoinsrhldcumfpgwybvkxjqz";
+  constexpr double kOften[] = {54, 39, 36, 33, 30, 30, 27, 27, 24, 18, 18, 12, 12, 12, 10, 8, 8, 8, 8, 6, 5, 4, 1, 1, 1, 1};
   if (byte == 0) return 0.1;  // framing
-  if (byte == ' ' || (byte >= '0' && byte <= '9')) return 0.04;
-  if (byte >= 'a' && byte <= 'z') return strchr("etaoinsrhldcu", byte) != nullptr ? 0.03 : 0.008;
-  return byte < 0x80 && strchr("-.:/", byte) != nullptr ? 0.01 : 0.001;
+  if (byte >= 'a' && byte <= 'z') return kOften[strchr(kLetters, byte) - kLetters] / 1000;
+  if (byte == ' ') return 0.08;
+  if (byte >= '0' && byte <= '9') return 0.03;
+  if (byte < 0x80 && strchr("-.:/,\"\t\n", byte) != nullptr) return 0.01;
+  return byte >= 'A' && byte <= 'Z' ? 0.003 : byte < 0x80 ? 0.002 : 0.001;
 }
 
-inline void prepare(Literal* literal) {
-  const size_t length = literal->text.size();
-  double best = 2;
-  literal->anchor = 0;
-  for (size_t at = 0; at == 0 || at + kFingerprint <= length; at++) {
-    double chance = 1;
-    for (size_t k = at; k < at + kFingerprint && k < length; k++) chance *= frequency(static_cast<uint8_t>(literal->text[k]));
-    if (chance < best) {
-      best = chance;
-      literal->anchor = at;
+// The nibbles that a group of literals admits at each byte of the window, and how often that passes without reason.
+struct Nibbles {
+  uint16_t low[kWindow] = {}, high[kWindow] = {};
+
+  // The window of one literal at text[at].
+  void add(const Literal& literal, size_t at) {
+    const size_t size = literal.text.size();
+    for (size_t k = 0; k < kWindow; k++) {
+      if (at + k >= size) {
+        // Behind the literal anything may stand; where a token must, none of rows 0x, 1x and those from 8x on.
+        low[k] = 0xffff;
+        high[k] |= at + k < size + static_cast<size_t>(literal.token) ? 0x00fc : 0xffff;
+        continue;
+      }
+      const uint8_t byte = static_cast<uint8_t>(literal.text[at + k]);
+      low[k] |= static_cast<uint16_t>(1 << (byte & 15));
+      high[k] |= static_cast<uint16_t>(1 << (byte >> 4) | (literal.caseless && byte >= 'a' && byte <= 'z' ? 1 << ((byte ^ 0x20) >> 4) : 0));
     }
+  }
+
+  void add(const Nibbles& other) {
+    for (size_t k = 0; k < kWindow; k++) low[k] |= other.low[k], high[k] |= other.high[k];
+  }
+
+  double chance() const {
+    static const std::vector<double> often = [] {
+      std::vector<double> all;
+      for (int byte = 0; byte < 256; byte++) all.push_back(frequency(static_cast<uint8_t>(byte)));
+      return all;
+    }();
+    double all = 1;
+    for (size_t k = 0; k < kWindow; k++) {
+      double one = 0;
+      for (unsigned row = 0; row < 16; row++) {
+        if (k < kWhole && (high[k] >> row & 1) == 0) continue;
+        for (unsigned n = 0; n < 16; n++) one += (low[k] >> n & 1) != 0 ? often[row * 16 + n] : 0;
+      }
+      all *= one;
+    }
+    return all;
+  }
+};
+
+// Chooses the window that appears least without reason.
+inline Nibbles prepare(Literal* literal) {
+  const size_t length = literal->text.size();
+  Nibbles best;
+  double least = 1e300;
+  for (size_t at = 0; at == 0 || at + kWindow <= length; at++) {
+    Nibbles nibbles;
+    nibbles.add(*literal, at);
+    const double chance = nibbles.chance();
+    if (chance < least) least = chance, best = nibbles, literal->anchor = at;
   }
   literal->word = literal->folded = literal->care = 0;
   for (size_t k = 0; k < kFingerprint && literal->anchor + k < length; k++) {
@@ -84,85 +135,116 @@ inline void prepare(Literal* literal) {
     literal->care |= static_cast<uint32_t>(0xff) << (8 * k);
     if (folds) literal->folded |= static_cast<uint32_t>(0x20) << (8 * k);
   }
+  return best;
 }
 
-// The nibbles that a group of literals admits at each byte of the fingerprint, and how often that passes without reason.
-struct Nibbles {
-  uint16_t low[kFingerprint] = {}, high[kFingerprint] = {};
-
-  void add(const Literal& literal) {
-    for (size_t k = 0; k < kFingerprint; k++) {
-      const uint8_t care = static_cast<uint8_t>(literal.care >> (8 * k)), byte = static_cast<uint8_t>(literal.word >> (8 * k));
-      const bool folds = ((literal.folded >> (8 * k)) & 0xff) != 0;
-      low[k] |= care == 0 ? 0xffff : static_cast<uint16_t>(1 << (byte & 15));
-      high[k] |= care == 0 ? 0xffff : static_cast<uint16_t>(1 << (byte >> 4) | (folds ? 1 << ((byte ^ 0x20) >> 4) : 0));
-    }
-  }
-
-  double chance() const {
-    double all = 1;
-    for (size_t k = 0; k < kFingerprint; k++) {
-      double one = 0;
-      for (int byte = 0; byte < 256; byte++) {
-        if ((low[k] >> (byte & 15) & 1) != 0 && (high[k] >> (byte >> 4) & 1) != 0) one += frequency(static_cast<uint8_t>(byte));
-      }
-      all *= one;
-    }
-    return all;
-  }
+// Literals that share a bucket.
+struct Group {
+  Nibbles nibbles;
+  double chance;
+  std::vector<size_t> members;
 };
 
-// Splits the literals, ordered by fingerprint, into at most eight runs with the least work for chance hits.
-inline void buildLiterals(std::vector<Literal> literals, LiteralSet* set) {
-  const size_t count = literals.size();
-  set->any = count > 0;
-  if (!set->any) return;
-  for (Literal& literal : literals) prepare(&literal);
-  std::sort(literals.begin(), literals.end(), [](const Literal& a, const Literal& b) {
-    return a.care != b.care ? a.care < b.care : a.folded != b.folded ? a.folded < b.folded : a.word < b.word;
-  });
-  // cost[from * (count + 1) + to]: one bucket for literals[from, to).
-  std::vector<double> cost(count * (count + 1), 0);
-  for (size_t from = 0; from < count; from++) {
+// Literals one by one to where they cost less, while that helps.
+inline void improve(const std::vector<Literal>& literals, std::vector<Group>* groups) {
+  const auto with = [&literals](const Group& group, size_t without, size_t also) {
     Nibbles nibbles;
-    for (size_t to = from + 1; to <= count; to++) {
-      nibbles.add(literals[to - 1]);
-      cost[from * (count + 1) + to] = nibbles.chance() * static_cast<double>(4 + to - from);
+    for (size_t member : group.members) {
+      if (member != without) nibbles.add(literals[member], literals[member].anchor);
+    }
+    if (also < literals.size()) nibbles.add(literals[also], literals[also].anchor);
+    return Group{nibbles, nibbles.chance(), {}};
+  };
+  constexpr size_t kNone = SIZE_MAX;
+  constexpr int kRounds = 8;
+  bool moved = true;
+  for (int round = 0; round < kRounds && moved; round++) {
+    moved = false;
+    for (size_t literal = 0; literal < literals.size(); literal++) {
+      const auto holds = [literal](const Group& group) { return std::find(group.members.begin(), group.members.end(), literal) != group.members.end(); };
+      Group& from = *std::find_if(groups->begin(), groups->end(), holds);
+      if (from.members.size() == 1) continue;
+      const Group left = with(from, literal, kNone);
+      double least = from.chance - left.chance;
+      Group* into = nullptr;
+      Group grown;
+      for (Group& other : *groups) {
+        if (&other == &from) continue;
+        const Group larger = with(other, kNone, literal);
+        // Rounding must not move it to and fro.
+        if (larger.chance - other.chance < least * 0.999) least = larger.chance - other.chance, into = &other, grown = larger;
+      }
+      if (into == nullptr) continue;
+      from.members.erase(std::find(from.members.begin(), from.members.end(), literal));
+      into->members.push_back(literal);
+      from.nibbles = left.nibbles, from.chance = left.chance;
+      into->nibbles = grown.nibbles, into->chance = grown.chance;
+      moved = true;
     }
   }
-  std::vector<double> best[kBuckets + 1];
-  std::vector<size_t> split[kBuckets + 1];
-  for (size_t used = 0; used <= kBuckets; used++) {
-    best[used].assign(count + 1, 1e300);
-    split[used].assign(count + 1, 0);
+}
+
+// Groups of one literal each are joined, always the two that this costs least, until there are as many as buckets.
+inline std::vector<Group> groupLiterals(std::vector<Literal>* literals) {
+  std::vector<Group> groups;
+  for (size_t i = 0; i < literals->size(); i++) {
+    const Nibbles nibbles = prepare(&(*literals)[i]);
+    groups.push_back({nibbles, nibbles.chance(), {i}});
   }
-  best[0][0] = 0;
-  for (size_t used = 1; used <= kBuckets; used++) {
-    for (size_t to = 0; to <= count; to++) {
-      best[used][to] = best[used - 1][to];
-      split[used][to] = to;
-      for (size_t from = 0; from < to; from++) {
-        const double sum = best[used - 1][from] + cost[from * (count + 1) + to];
-        if (sum < best[used][to]) best[used][to] = sum, split[used][to] = from;
+  const auto joined = [&groups](size_t a, size_t b) {
+    Nibbles both = groups[a].nibbles;
+    both.add(groups[b].nibbles);
+    return both.chance() - groups[a].chance - groups[b].chance;
+  };
+  // costs[a][b], b < a
+  std::vector<std::vector<double>> costs(groups.size());
+  for (size_t a = 0; a < groups.size(); a++) {
+    for (size_t b = 0; b < a; b++) costs[a].push_back(joined(a, b));
+  }
+  while (groups.size() > kBuckets) {
+    size_t into = 0, from = 1;
+    for (size_t a = 1; a < groups.size(); a++) {
+      for (size_t b = 0; b < a; b++) {
+        if (costs[a][b] < costs[from][into]) from = a, into = b;
       }
     }
-  }
-  for (size_t used = kBuckets, to = count; used > 0; to = split[used][to], used--) {
-    Nibbles nibbles;
-    set->fingerprints[used - 1].assign((to - split[used][to] + 7) / 8, Fingerprints{Words{} + 1, Words{}, Words{}});
-    for (size_t i = split[used][to]; i < to; i++) {
-      nibbles.add(literals[i]);
-      const size_t place = set->buckets[used - 1].size();
-      Fingerprints& eight = set->fingerprints[used - 1][place / 8];
-      eight.word[place % 8] = literals[i].word;
-      eight.folded[place % 8] = literals[i].folded;
-      eight.care[place % 8] = literals[i].care;
-      set->buckets[used - 1].push_back(literals[i]);
+    groups[into].nibbles.add(groups[from].nibbles);
+    groups[into].chance = groups[into].nibbles.chance();
+    groups[into].members.insert(groups[into].members.end(), groups[from].members.begin(), groups[from].members.end());
+    groups.erase(groups.begin() + static_cast<ptrdiff_t>(from));
+    costs.erase(costs.begin() + static_cast<ptrdiff_t>(from));
+    for (size_t a = from; a < costs.size(); a++) costs[a].erase(costs[a].begin() + static_cast<ptrdiff_t>(from));
+    for (size_t other = 0; other < groups.size(); other++) {
+      if (other < into) costs[into][other] = joined(into, other);
+      if (other > into) costs[other][into] = joined(other, into);
     }
-    for (size_t k = 0; k < kFingerprint; k++) {
+  }
+  improve(*literals, &groups);
+  return groups;
+}
+
+inline void buildLiterals(std::vector<Literal> literals, LiteralSet* set) {
+  memset(set->low, 0xff, sizeof set->low);
+  memset(set->high, 0xff, sizeof set->high);
+  set->any = !literals.empty();
+  if (!set->any) return;
+  const std::vector<Group> groups = groupLiterals(&literals);
+  for (size_t bucket = 0; bucket < groups.size(); bucket++) {
+    const Group& group = groups[bucket];
+    set->fingerprints[bucket].assign((group.members.size() + 7) / 8, Fingerprints{Words{} + 1, Words{}, Words{}});
+    for (size_t place = 0; place < group.members.size(); place++) {
+      const Literal& literal = literals[group.members[place]];
+      Fingerprints& eight = set->fingerprints[bucket][place / 8];
+      eight.word[place % 8] = literal.word;
+      eight.folded[place % 8] = literal.folded;
+      eight.care[place % 8] = literal.care;
+      set->buckets[bucket].push_back(literal);
+    }
+    const uint8_t bit = static_cast<uint8_t>(1 << bucket);
+    for (size_t k = 0; k < kWindow; k++) {
       for (int n = 0; n < 16; n++) {
-        if ((nibbles.low[k] >> n & 1) != 0) set->low[k][n] |= static_cast<uint8_t>(1 << (used - 1));
-        if ((nibbles.high[k] >> n & 1) != 0) set->high[k][n] |= static_cast<uint8_t>(1 << (used - 1));
+        if ((group.nibbles.low[k] >> n & 1) != 0) set->low[k][n] &= static_cast<uint8_t>(~bit);
+        if (k < kWhole && (group.nibbles.high[k] >> n & 1) != 0) set->high[k][n] &= static_cast<uint8_t>(~bit);
       }
     }
   }
@@ -175,15 +257,10 @@ inline bool follows(const Literal& literal, const uint8_t* bytes, size_t at, siz
       if ((kClasses.of[bytes[i]] & (kDigit | kLetter)) == 0 && bytes[i] != '-' && bytes[i] != '_') return false;
     }
   }
-  int missing = literal.digits;
-  for (size_t i = at; missing > 0 && i < length && i < at + static_cast<size_t>(literal.window); i++) {
-    if (kClasses.of[bytes[i]] == kDigit) missing--;
-    else if (literal.joined && !inRun(bytes[i])) break;
-  }
-  return missing <= 0;
+  return digitsFollow(bytes, at, length, literal.digits, literal.window, literal.joined);
 }
 
-// One literal whose fingerprint stands at `at`.
+// One literal whose fingerprint stands at `at`, where its window would.
 template <class Emit>
 bool verifyOne(const uint8_t* bytes, size_t length, size_t at, const Literal& literal, Emit emit) {
   const size_t size = literal.text.size();
@@ -227,29 +304,33 @@ bool verify(const uint8_t* bytes, size_t length, size_t at, uint8_t buckets, con
   return true;
 }
 
-// One position; bytes after the end count as matching, verify() looks at the length.
+// One position; bytes after the end count as zeros, verify() looks at the length.
 inline uint8_t bucketsAt(const uint8_t* bytes, size_t length, size_t at, const LiteralSet& set) {
-  uint8_t found = 0xff;
-  for (size_t k = 0; k < kFingerprint && at + k < length; k++) found &= set.low[k][bytes[at + k] & 15] & set.high[k][bytes[at + k] >> 4];
-  return found;
+  uint8_t none = 0;
+  for (size_t k = 0; k < kWindow; k++) {
+    const uint8_t byte = at + k < length ? bytes[at + k] : 0;
+    none |= set.low[k][byte & 15];
+    if (k < kWhole) none |= set.high[k][byte >> 4];
+  }
+  return static_cast<uint8_t>(~none);
 }
 
 // Skipping: goes on from `at` in steps of 16 until a step has candidates, whose buckets it writes to `out`, or until fewer
 // bytes than a step needs are left. `at` is then the step's first position. False: no candidates.
 #if defined(__x86_64__)
 __attribute__((target("ssse3"))) inline bool skip16(const uint8_t* bytes, size_t length, const LiteralSet& set, size_t* at, uint8_t* out) {
-  const __m128i nibble = _mm_set1_epi8(15);
-  for (; *at + 16 + kFingerprint - 1 <= length; *at += 16) {
-    __m128i found = _mm_set1_epi8(-1);
-    for (size_t k = 0; k < kFingerprint; k++) {
+  const __m128i nibble = _mm_set1_epi8(15), all = _mm_set1_epi8(-1);
+  for (; *at + 16 + kWindow - 1 <= length; *at += 16) {
+    __m128i none = _mm_setzero_si128();
+    for (size_t k = 0; k < kWindow; k++) {
       const __m128i lanes = _mm_loadu_si128(reinterpret_cast<const __m128i*>(bytes + *at + k));
-      const __m128i low = _mm_load_si128(reinterpret_cast<const __m128i*>(set.low[k]));
+      none = _mm_or_si128(none, _mm_shuffle_epi8(_mm_load_si128(reinterpret_cast<const __m128i*>(set.low[k])), lanes));
+      if (k >= kWhole) continue;
       const __m128i high = _mm_load_si128(reinterpret_cast<const __m128i*>(set.high[k]));
-      found = _mm_and_si128(found, _mm_shuffle_epi8(low, _mm_and_si128(lanes, nibble)));
-      found = _mm_and_si128(found, _mm_shuffle_epi8(high, _mm_and_si128(_mm_srli_epi16(lanes, 4), nibble)));
+      none = _mm_or_si128(none, _mm_shuffle_epi8(high, _mm_and_si128(_mm_srli_epi16(lanes, 4), nibble)));
     }
-    if (_mm_movemask_epi8(_mm_cmpeq_epi8(found, _mm_setzero_si128())) != 0xffff) {
-      _mm_storeu_si128(reinterpret_cast<__m128i*>(out), found);
+    if (_mm_movemask_epi8(_mm_cmpeq_epi8(none, all)) != 0xffff) {
+      _mm_storeu_si128(reinterpret_cast<__m128i*>(out), _mm_xor_si128(none, all));
       return true;
     }
   }
@@ -260,15 +341,15 @@ inline size_t lanesHere() { return __builtin_cpu_supports("avx2") ? 32 : __built
 #elif defined(__aarch64__)
 inline size_t lanesHere() { return 16; }
 inline bool skip16(const uint8_t* bytes, size_t length, const LiteralSet& set, size_t* at, uint8_t* out) {
-  for (; *at + 16 + kFingerprint - 1 <= length; *at += 16) {
-    uint8x16_t found = vdupq_n_u8(0xff);
-    for (size_t k = 0; k < kFingerprint; k++) {
+  for (; *at + 16 + kWindow - 1 <= length; *at += 16) {
+    uint8x16_t none = vdupq_n_u8(0);
+    for (size_t k = 0; k < kWindow; k++) {
       const uint8x16_t lanes = vld1q_u8(bytes + *at + k);
-      found = vandq_u8(found, vqtbl1q_u8(vld1q_u8(set.low[k]), vandq_u8(lanes, vdupq_n_u8(15))));
-      found = vandq_u8(found, vqtbl1q_u8(vld1q_u8(set.high[k]), vshrq_n_u8(lanes, 4)));
+      none = vorrq_u8(none, vqtbl1q_u8(vld1q_u8(set.low[k]), vandq_u8(lanes, vdupq_n_u8(15))));
+      if (k < kWhole) none = vorrq_u8(none, vqtbl1q_u8(vld1q_u8(set.high[k]), vshrq_n_u8(lanes, 4)));
     }
-    if (vmaxvq_u8(found) != 0) {
-      vst1q_u8(out, found);
+    if (vminvq_u8(none) != 0xff) {
+      vst1q_u8(out, vmvnq_u8(none));
       return true;
     }
   }
@@ -280,39 +361,46 @@ inline bool skip16(const uint8_t*, size_t, const LiteralSet&, size_t*, uint8_t*)
 #endif
 
 #if defined(__x86_64__)
-// Everything in one function: candidates are frequent, and each return to code for other processors would cost.
+// Everything in one function: returns to code for other processors would cost where candidates are frequent.
 template <class Emit>
 __attribute__((target("avx2"), flatten)) bool scanLiteralsAvx2(const uint8_t* bytes, size_t length, const LiteralSet& set, Emit emit) {
-  constexpr size_t kLanes = 32, kNeeded = kLanes + kFingerprint - 1;
-  const __m256i nibble = _mm256_set1_epi8(15);
-  __m256i low[kFingerprint], high[kFingerprint];
-  for (size_t k = 0; k < kFingerprint; k++) {
-    low[k] = _mm256_broadcastsi128_si256(_mm_load_si128(reinterpret_cast<const __m128i*>(set.low[k])));
-    high[k] = _mm256_broadcastsi128_si256(_mm_load_si128(reinterpret_cast<const __m128i*>(set.high[k])));
-  }
-  for (size_t at = 0; at < length; at += kLanes) {
+  constexpr size_t kStep = 64, kNeeded = kStep + kWindow - 1;
+  const __m256i nibble = _mm256_set1_epi8(15), all = _mm256_set1_epi8(-1);
+  __m256i low[kWindow], high[kWhole];
+  for (size_t k = 0; k < kWindow; k++) low[k] = _mm256_broadcastsi128_si256(_mm_load_si128(reinterpret_cast<const __m128i*>(set.low[k])));
+  for (size_t k = 0; k < kWhole; k++) high[k] = _mm256_broadcastsi128_si256(_mm_load_si128(reinterpret_cast<const __m128i*>(set.high[k])));
+  const auto unlike = [&](const uint8_t* block) __attribute__((target("avx2"), always_inline)) {
+    __m256i none = _mm256_setzero_si256();
+    for (size_t k = 0; k < kWindow; k++) {
+      const __m256i lanes = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(block + k));
+      none = _mm256_or_si256(none, _mm256_shuffle_epi8(low[k], lanes));
+      if (k < kWhole) none = _mm256_or_si256(none, _mm256_shuffle_epi8(high[k], _mm256_and_si256(_mm256_srli_epi16(lanes, 4), nibble)));
+    }
+    return none;
+  };
+  const auto full = [&](__m256i none) __attribute__((target("avx2"), always_inline)) {
+    return static_cast<uint32_t>(_mm256_movemask_epi8(_mm256_cmpeq_epi8(none, all)));
+  };
+  for (size_t at = 0; at < length; at += kStep) {
     const size_t left = length - at;
     const uint8_t* block = bytes + at;
-    // Zeros behind the end admit what is shorter than a fingerprint, as they should.
-    uint8_t padded[kNeeded] = {};
+    // Zeros behind the end: what would begin there needs no byte of them.
+    uint8_t padded[kNeeded];
     if (left < kNeeded) {
+      memset(padded, 0, sizeof padded);
       memcpy(padded, block, left);
       block = padded;
     }
-    __m256i found = _mm256_set1_epi8(-1);
-    for (size_t k = 0; k < kFingerprint; k++) {
-      const __m256i lanes = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(block + k));
-      found = _mm256_and_si256(found, _mm256_shuffle_epi8(low[k], _mm256_and_si256(lanes, nibble)));
-      found = _mm256_and_si256(found, _mm256_shuffle_epi8(high[k], _mm256_and_si256(_mm256_srli_epi16(lanes, 4), nibble)));
-    }
-    uint32_t candidates = ~static_cast<uint32_t>(_mm256_movemask_epi8(_mm256_cmpeq_epi8(found, _mm256_setzero_si256())));
-    if (left < kLanes) candidates &= (uint32_t{1} << left) - 1;
-    if (candidates == 0) continue;
-    alignas(32) uint8_t buckets[kLanes];
-    _mm256_store_si256(reinterpret_cast<__m256i*>(buckets), found);
+    const __m256i first = unlike(block), second = unlike(block + 32);
+    if (full(_mm256_and_si256(first, second)) == 0xffffffff) continue;
+    uint64_t candidates = ~(full(first) | static_cast<uint64_t>(full(second)) << 32);
+    if (left < kStep) candidates &= (uint64_t{1} << left) - 1;
+    alignas(32) uint8_t none[kStep];
+    _mm256_store_si256(reinterpret_cast<__m256i*>(none), first);
+    _mm256_store_si256(reinterpret_cast<__m256i*>(none + 32), second);
     for (; candidates != 0; candidates &= candidates - 1) {
-      const size_t lane = static_cast<size_t>(__builtin_ctz(candidates));
-      if (!verify(bytes, length, at + lane, buckets[lane], set, emit)) return false;
+      const size_t lane = static_cast<size_t>(__builtin_ctzll(candidates));
+      if (!verify(bytes, length, at + lane, static_cast<uint8_t>(~none[lane]), set, emit)) return false;
     }
   }
   return true;

@@ -200,14 +200,20 @@ bool readBool(napi_env env, napi_value object, const char* name, bool* out) {
   return readProperty(env, object, name, &value) && napi_get_value_bool(env, value, out) == napi_ok;
 }
 
+// One byte is a poor thing to search for, but where a number must follow at once the digits tell more.
+bool isSign(const Literal& literal) {
+  return literal.text.size() == 1 && static_cast<uint8_t>(literal.text[0]) < 0x80 && !literal.caseless && literal.token == 0 && literal.joined &&
+         literal.digits >= kSignDigitsMin;
+}
+
 // [{ text, caseless, token, digits, window, joined, kinds }]
-bool readLiterals(napi_env env, napi_value set, LiteralSet* out) {
+bool readLiterals(napi_env env, napi_value set, LiteralSet* out, DigitRules* rules) {
   napi_value list, entry, text;
   uint32_t count;
   if (!readProperty(env, set, "literals", &list) || !readList(env, list, kLiteralsMax, &count)) return false;
-  std::vector<Literal> literals(count);
+  std::vector<Literal> literals;
   for (uint32_t i = 0; i < count; i++) {
-    Literal& literal = literals[i];
+    Literal literal;
     int64_t token, digits, window;
     if (napi_get_element(env, list, i, &entry) != napi_ok || !readProperty(env, entry, "text", &text) ||
         !readString(env, text, kLiteralBytesMax, &literal.text) || literal.text.empty() ||
@@ -222,6 +228,8 @@ bool readLiterals(napi_env env, napi_value set, LiteralSet* out) {
     if (literal.caseless) {
       for (char& letter : literal.text) letter = static_cast<char>(fold(static_cast<uint8_t>(letter)));
     }
+    if (isSign(literal)) rules->add(Sign{static_cast<uint8_t>(literal.text[0]), literal.digits, literal.window, literal.kinds});
+    else literals.push_back(std::move(literal));
   }
   buildLiterals(std::move(literals), out);
   return true;
@@ -232,7 +240,7 @@ napi_value Compile(napi_env env, napi_callback_info info) {
   size_t count = 1;
   napi_value set, object;
   std::unique_ptr<Database> database(new Database());
-  if (napi_get_cb_info(env, info, &count, &set, nullptr, nullptr) != napi_ok || count < 1 || !readLiterals(env, set, &database->literals) ||
+  if (napi_get_cb_info(env, info, &count, &set, nullptr, nullptr) != napi_ok || count < 1 || !readLiterals(env, set, &database->literals, &database->digits) ||
       !readDigits(env, set, &database->digits) || !readCodes(env, set, &database->codes)) {
     return badArgument(env, "compile({ literals: up to 250, numbers, shapes, codes }): see matcher.ts");
   }

@@ -58,7 +58,8 @@ class Outgoing {
       grown.set(this.#bytes.subarray(0, this.#length));
       this.#bytes = grown;
     }
-    this.#bytes.set(bytes.subarray(start, end), this.#length);
+    if (end - start > LOOPED_BYTES) this.#bytes.set(bytes.subarray(start, end), this.#length);
+    else for (let at = start, to = this.#length; at < end; at += 1, to += 1) this.#bytes[to] = bytes[at];
     this.#length = needed;
   }
 
@@ -101,6 +102,7 @@ class Held {
 
   /** Only bytes[start, end) are held from here on; they may be held already. */
   keep(bytes: Uint8Array, start: number, end: number): void {
+    if (start === end && this.#length === 0) return;
     if (this.#length > 0 && start === MESSAGE_HEADER_BYTES && end - start === this.#length) return;
     const kept = Buffer.from(bytes.subarray(start, end));
     this.#length = 0;

@@ -202,10 +202,15 @@ export function unescapeText(bytes: Uint8Array, start: number, end: number, work
   return value.subarray(0, length);
 }
 
+/** Bytes that text format escapes whatever the delimiter is. */
+const ESCAPED = Uint8Array.from({ length: 256 }, (_, byte) => Number(byte === BACKSLASH || ESCAPE_NAMES.has(byte)));
+
 /** A value as a field of text format. */
 export function escapeText(value: Uint8Array, format: CopyFormat): Uint8Array {
   const { delimiter } = format;
-  if (!value.some((byte) => byte === BACKSLASH || byte === delimiter || ESCAPE_NAMES.has(byte))) return value;
+  let plain = 0;
+  while (plain < value.length && ESCAPED[value[plain]] === 0 && value[plain] !== delimiter) plain += 1;
+  if (plain === value.length) return value;
   const field: number[] = [];
   for (const byte of value) {
     const name = ESCAPE_NAMES.get(byte);

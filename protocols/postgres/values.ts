@@ -105,9 +105,10 @@ export class ValueMasker {
     if (replaced === undefined) return undefined;
     count(counts, masker.lastRule);
     if (replaced === null || action.nullOnHit) return null;
+    if (action.json === undefined || action.json === false) return replaced;
+    if (action.json === "likely" && !looksLikeJson(bytes, start, end)) return replaced;
     // A number inside JSON has no quotes around it: what is put in its place would not be JSON.
-    if (action.json === undefined || action.json === false || isJson(replaced)) return replaced;
-    return action.json === true || looksLikeJson(bytes, start, end) ? null : replaced;
+    return isJson(replaced) ? replaced : null;
   }
 
   /**
