@@ -1,0 +1,286 @@
+import assert from "node:assert/strict";
+import fs from "node:fs";
+import { test } from "node:test";
+import { openEnvironment } from "./environment.ts";
+import { environmentFolder, framesPath, listFrames, shardFolder } from "./folder.ts";
+import { FRAMES_HEADER_BYTES, PAGE_BYTES, type WriteBuffers } from "./frame-file.ts";
+import { type BlockPlace, blocksAfter, readPlaces } from "./frame-index.ts";
+import { readBlock } from "./frames.ts";
+import { readFrames } from "./read.ts";
+import type { RecorderOptions } from "./recorder.ts";
+import { allow, events, openSession, openTestRecorder, query, temporaryFolder } from "./testing.ts";
+import type { Recorder, SessionRecorder } from "./types.ts";
+
+const PIECE_BYTES = 10_000;
+const piece = (number: number): Buffer => Buffer.alloc(PIECE_BYTES, `${number}.`);
+
+function record(recorder: Recorder, session: SessionRecorder, from: number, to: number): void {
+  const request = query(session, allow(), "select");
+  for (let number = from; number < to; number += 1) {
+    const bytes = piece(number);
+    session.toClient(request, bytes, 0, bytes.length, 0, bytes.length);
+  }
+  recorder.commit();
+}
+
+/** All that reads back of a session. */
+async function recorded(folder: string, id: string, damaged?: (error: Error) => void): Promise<Buffer> {
+  const parts: Uint8Array[] = [];
+  for await (const { bytes } of readFrames(folder, id, damaged)) parts.push(bytes);
+  return Buffer.concat(parts);
+}
+
+const pieces = (from: number, to: number): Buffer => Buffer.concat(Array.from({ length: to - from }, (_, index) => piece(from + index)));
+
+async function indexed(folder: string): Promise<BlockPlace[]> {
+  const environment = openEnvironment(environmentFolder(shardFolder(folder, 1)), false);
+  const places = [...environment.places.getRange({})].flatMap(({ value }) => readPlaces(value));
+  await environment.root.close();
+  return places;
+}
+
+/** A shard whose session `s-1` has 40 pieces on record. */
+async function recordedShard(folder: string, options: RecorderOptions = {}): Promise<void> {
+  const recorder = openTestRecorder(folder, 1, options);
+  const session = openSession(recorder, "s-1", "full");
+  record(recorder, session, 0, 40);
+  await recorder.close();
+}
+
+test("frames segments rotate, numbers go on, and every byte reads back through the index", async () => {
+  using folder = temporaryFolder();
+  const recorder = openTestRecorder(folder.path, 1, { framesSegmentBytes: 256 * 1024 });
+  const one = openSession(recorder, "s-1", "full");
+  const other = openSession(recorder, "s-2", "full");
+  for (let number = 0; number < 200; number += 20) {
+    record(recorder, one, number, number + 20);
+    record(recorder, other, 1_000 + number, 1_020 + number);
+    await recorder.flush();
+  }
+  await recorder.close();
+  assert.ok(listFrames(shardFolder(folder.path, 1)).length >= 5, `${listFrames(shardFolder(folder.path, 1)).length} segments`);
+  assert.ok((await recorded(folder.path, "s-1")).equals(pieces(0, 200)));
+  assert.ok((await recorded(folder.path, "s-2")).equals(pieces(1_000, 1_200)));
+  const places = await indexed(folder.path);
+  assert.deepEqual(
+    places.map(({ number }) => number),
+    places.map((_, index) => index + 1),
+  );
+  assert.deepEqual(
+    [...blocksAfter(shardFolder(folder.path, 1), undefined)].map(({ number, segment, offset }) => ({ number, segment, offset })),
+    places.map(({ number, segment, offset }) => ({ number, segment, offset })),
+    "the files alone say the same",
+  );
+});
+
+test("a later writer begins a segment of its own, with the next number", async () => {
+  using folder = temporaryFolder();
+  await recordedShard(folder.path);
+  const before = (await indexed(folder.path)).at(-1);
+  const image = fs.readFileSync(framesPath(shardFolder(folder.path, 1), 1));
+  const recorder = openTestRecorder(folder.path);
+  record(recorder, openSession(recorder, "s-2", "full"), 40, 50);
+  await recorder.close();
+  const after = (await indexed(folder.path)).find(({ segment }) => segment === 2);
+  assert.equal(after?.number, (before?.number ?? 0) + 1);
+  assert.ok(fs.readFileSync(framesPath(shardFolder(folder.path, 1), 1)).equals(image));
+  assert.ok((await recorded(folder.path, "s-1")).equals(pieces(0, 40)));
+  assert.ok((await recorded(folder.path, "s-2")).equals(pieces(40, 50)));
+});
+
+test("a block's file has nothing in it but the block: what stood in the buffer before is not written", async () => {
+  using folder = temporaryFolder();
+  const recorder = openTestRecorder(folder.path);
+  const session = openSession(recorder, "s-1", "full");
+  const secret = Buffer.alloc(1_000_000, "stale");
+  const request = query(session, allow(), "select");
+  session.toClient(request, secret, 0, secret.length, 0, secret.length);
+  await recorder.flush();
+  const size = fs.statSync(framesPath(shardFolder(folder.path, 1), 1)).size;
+  for (let count = 0; count < 20; count += 1) {
+    session.toClient(request, Buffer.from("fresh"), 0, 5, 0, 5);
+    await recorder.flush();
+  }
+  await recorder.close();
+  const image = fs.readFileSync(framesPath(shardFolder(folder.path, 1), 1));
+  assert.equal(image.length, size + 20 * PAGE_BYTES);
+  assert.equal(image.indexOf("stale", size), -1);
+  assert.ok(image.includes("fresh", size));
+});
+
+for (const [what, spoil, say] of [
+  ["changed", (file: string, { offset }: BlockPlace) => flip(file, offset + FRAMES_HEADER_BYTES + 1_000), /checksum/],
+  ["changed in its header", (file: string, { offset }: BlockPlace) => flip(file, offset + 16), /checksum/],
+  ["cut off", (file: string, { offset }: BlockPlace) => fs.truncateSync(file, offset + 100), /ends at/],
+  ["gone with its file", (file: string) => fs.rmSync(file), /ENOENT/],
+] as const) {
+  test(`a block that is ${what} is reported, and what stands after it is read`, async () => {
+    using folder = temporaryFolder();
+    await recordedShard(folder.path);
+    const places = await indexed(folder.path);
+    const victim = places[2] as BlockPlace;
+    const file = framesPath(shardFolder(folder.path, 1), victim.segment);
+    const whole = fs.readFileSync(file);
+    spoil(file, victim);
+    await assert.rejects(recorded(folder.path, "s-1"), { code: "SLUICE_STORE_DAMAGED", message: say });
+    const found: string[] = [];
+    const rest = await recorded(folder.path, "s-1", (error) => found.push(error.message));
+    const lost = what === "cut off" ? places.length - 2 : what === "gone with its file" ? places.length : 1;
+    assert.equal(found.length, lost, found.join("\n"));
+    if (lost === 1) {
+      assert.match(found[0] ?? "", /^block 3 of the recorded bytes of shard 1: /);
+      const missing = readBlock(
+        whole.subarray(victim.offset + FRAMES_HEADER_BYTES, victim.offset + FRAMES_HEADER_BYTES + victim.length),
+        1,
+      ).reduce((sum, frame) => sum + frame.bytes.length, 0);
+      assert.equal(rest.length, 40 * PIECE_BYTES - missing);
+    }
+  });
+}
+
+function flip(file: string, at: number): void {
+  const image = fs.readFileSync(file);
+  image[at] = (image[at] ?? 0) ^ 1;
+  fs.writeFileSync(file, image);
+}
+
+test("without the index's last entries blocks are found in the files; the next writer indexes them, and a torn tail is reported", async () => {
+  using folder = temporaryFolder();
+  await recordedShard(folder.path, { framesSegmentBytes: 128 * 1024 });
+  const shard = shardFolder(folder.path, 1);
+  const places = await indexed(folder.path);
+  const environment = openEnvironment(environmentFolder(shard), false);
+  for (const key of [...environment.places.getKeys({})]) await environment.places.remove(key);
+  await environment.root.close();
+  assert.ok((await recorded(folder.path, "s-1")).equals(pieces(0, 40)), "from the files alone");
+  // A block that a kill tore: its first page, as a kernel leaves it.
+  const last = places.at(-1) as BlockPlace;
+  const file = framesPath(shard, last.segment);
+  const image = fs.readFileSync(file);
+  const torn = Buffer.from(image.subarray(places[0]?.offset ?? 0, PAGE_BYTES));
+  torn.writeUInt32LE(last.number + 1, 12);
+  last.mark.copy(torn, 16);
+  fs.appendFileSync(file, torn);
+  for (let time = 0; time < 2; time += 1) await openTestRecorder(folder.path).close();
+  assert.deepEqual(await indexed(folder.path), places);
+  assert.ok((await recorded(folder.path, "s-1")).equals(pieces(0, 40)));
+  const findings = (await events(folder.path)).filter((event) => event.detail?.what === "recorded bytes torn or damaged");
+  assert.deepEqual(
+    findings.map(({ detail }) => [detail?.segment, detail?.offset, detail?.bytes]),
+    [[last.segment, image.length, PAGE_BYTES]],
+    "said once",
+  );
+});
+
+test("recorded bytes that look like a block are none, even behind a torn one", async () => {
+  using folder = temporaryFolder();
+  await recordedShard(folder.path);
+  const shard = shardFolder(folder.path, 1);
+  const file = framesPath(shard, 1);
+  const image = fs.readFileSync(file);
+  // The first block as an attacker would forge it, without knowing the mark of the segment that it will stand in.
+  const forged = Buffer.from(image.subarray(0, 65_536));
+  const recorder = openTestRecorder(folder.path);
+  const session = openSession(recorder, "s-2", "full");
+  const request = query(session, allow(), "select");
+  const shift = PAGE_BYTES - FRAMES_HEADER_BYTES - 26;
+  const bytes = Buffer.concat([Buffer.alloc(shift), forged]);
+  session.toClient(request, bytes, 0, bytes.length, 0, bytes.length);
+  await recorder.close();
+  assert.ok(
+    fs
+      .readFileSync(framesPath(shard, 2))
+      .subarray(PAGE_BYTES, PAGE_BYTES + 4)
+      .equals(forged.subarray(0, 4)),
+    "it lies at a page's start",
+  );
+  const [first] = [...blocksAfter(shard, undefined)].filter(({ segment }) => segment === 2);
+  assert.ok(first !== undefined);
+  // Now the block around it is damaged.
+  flip(framesPath(shard, 2), FRAMES_HEADER_BYTES + 3);
+  const place = { ...first, offset: -PAGE_BYTES, length: 0, owners: [], number: 0 };
+  for (const found of blocksAfter(shard, place)) assert.notEqual(found.offset, PAGE_BYTES);
+});
+
+for (const [what, fault] of [
+  ["ENOSPC", (real: WriteBuffers): WriteBuffers => failing(real, "ENOSPC")],
+  ["EIO", (real: WriteBuffers): WriteBuffers => failing(real, "EIO")],
+  [
+    "short write",
+    (real: WriteBuffers): WriteBuffers =>
+      (fd, buffers, position, done) =>
+        real(fd, [buffers[0]?.subarray(0, 5_000) ?? Buffer.alloc(0)], position, done),
+  ],
+] as const) {
+  test(`${what}: sessions are refused meanwhile, what was taken is kept and written later, in a segment of its own`, {
+    timeout: 30_000,
+  }, async () => {
+    using folder = temporaryFolder();
+    const errors: Error[] = [];
+    let faulty = false;
+    const real: WriteBuffers = fs.writev;
+    const bad = fault(real);
+    const recorder = openTestRecorder(folder.path, 1, {
+      onError: (error) => errors.push(error),
+      writeBuffers: (fd, buffers, position, done) => (faulty ? bad : real)(fd, buffers, position, done),
+    });
+    const session = openSession(recorder, "s-1", "full");
+    record(recorder, session, 0, 40);
+    await recorder.flush();
+    faulty = true;
+    record(recorder, session, 40, 100);
+    await assert.rejects(recorder.flush(), { code: "SLUICE_RECORD_FAILED", message: new RegExp(what) });
+    assert.equal(errors.length, 1);
+    assert.throws(() => record(recorder, session, 1_000, 1_001), { code: "SLUICE_RECORD_FAILED" });
+    assert.throws(() => openSession(recorder, "s-2"), { code: "SLUICE_RECORD_FAILED" });
+    const known = fs.statSync(framesPath(shardFolder(folder.path, 1), 1)).size;
+    assert.equal(known % PAGE_BYTES, 0, "the torn tail is cut");
+    faulty = false;
+    for (let count = 0; count < 100; count += 1) {
+      await new Promise((resolve) => setTimeout(resolve, 50));
+      if (
+        await recorder.flush().then(
+          () => true,
+          () => false,
+        )
+      )
+        break;
+    }
+    record(recorder, session, 100, 120);
+    await recorder.close();
+    assert.ok((await recorded(folder.path, "s-1")).equals(pieces(0, 120)));
+    assert.ok(listFrames(shardFolder(folder.path, 1)).length >= 2);
+    for (const { mode } of listFrames(shardFolder(folder.path, 1)).map((segment) =>
+      fs.statSync(framesPath(shardFolder(folder.path, 1), segment)),
+    ))
+      assert.equal(mode & 0o777, 0o600);
+  });
+}
+
+function failing(real: WriteBuffers, code: string): WriteBuffers {
+  return (fd, buffers, position, done) =>
+    // As a file system does it: a part arrives, then the error.
+    real(fd, buffers.slice(0, 1), position, () => done(Object.assign(new Error(`${code}: made by the test`), { code }), 0));
+}
+
+test("the index is never ahead of the files, and one group is written at a time", async () => {
+  using folder = temporaryFolder();
+  const held: (() => void)[] = [];
+  const real: WriteBuffers = fs.writev;
+  const recorder = openTestRecorder(folder.path, 1, {
+    writeBuffers: (fd, buffers, position, done) => void held.push(() => real(fd, buffers, position, done)),
+  });
+  record(recorder, openSession(recorder, "s-1", "full"), 0, 80);
+  await new Promise((resolve) => setTimeout(resolve, 1_200));
+  assert.equal(held.length, 1);
+  assert.deepEqual(await indexed(folder.path), []);
+  assert.equal((await recorded(folder.path, "s-1")).length, 0);
+  const timer = setInterval(() => {
+    for (const go of held.splice(0)) go();
+  }, 1);
+  await recorder.flush();
+  assert.equal((await indexed(folder.path)).length, 13);
+  assert.ok((await recorded(folder.path, "s-1")).equals(pieces(0, 80)));
+  await recorder.close();
+  clearInterval(timer);
+});
