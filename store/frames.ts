@@ -19,9 +19,10 @@ import type { Keeper } from "./keeper.ts";
 const SPLIT_MIN_BYTES = 64;
 const FLUSH_MILLIS = 50;
 /** Full blocks that are written together. */
-const GROUP_BLOCKS = 8;
-/** Blocks kept for reuse. */
-const SPARE_BLOCKS = 16;
+const GROUP_BLOCKS = 16;
+/** Blocks kept for reuse while the disk is behind, and once it has caught up: new ones would have the heap collected again and again. */
+const SPARE_BLOCKS = 128;
+const SPARE_IDLE_BLOCKS = 16;
 /** A transaction of LMDB costs as much CPU as a few hundred recorded queries. */
 const INDEX_MILLIS = 1_000;
 
@@ -234,12 +235,17 @@ export class FrameWriter {
     this.urgent = Math.max(0, this.urgent - group.length);
     if (this.urgent === 0 && this.indexUrgent) this.putIndex();
     // A killed writer's blocks are found without the index, and so are a running one's; so it can be late.
-    else this.indexTimer ??= setTimeout(() => this.putIndex(), INDEX_MILLIS).unref();
+    else this.indexTimer ??= setTimeout(() => this.indexDue(), INDEX_MILLIS).unref();
   }
 
   private index(at: Omit<WrittenAt, "offset">, number: number, offset: number, length: number, owners: readonly number[]): void {
     if (!this.run.takes(at)) this.putIndex();
     this.run.add(at, number, offset, length, owners);
+  }
+
+  private indexDue(): void {
+    if (this.spare.length > SPARE_IDLE_BLOCKS) this.spare.length = SPARE_IDLE_BLOCKS;
+    this.putIndex();
   }
 
   private putIndex(): void {

@@ -31,7 +31,7 @@ while (pieces === "0" || written < Number(pieces)) {
   }
   if (written % 10 === 0) {
     fs.writeSync(1, `${written}\n`);
-    await sleep(1);
+    await sleep(5);
   }
 }
 if (end === "close") {
