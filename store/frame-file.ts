@@ -202,7 +202,8 @@ export class FrameFile {
   }
 }
 
-const fdatasync = promisify(fs.fdatasync);
+const fdatasync = (fd: number): Promise<void> =>
+  new Promise((resolve, reject) => fs.fdatasync(fd, (error) => (error === null ? resolve() : reject(error))));
 const ftruncate = promisify(fs.ftruncate);
 const unlink = promisify(fs.unlink);
 

@@ -138,6 +138,60 @@ for (const [what, spoil, say] of [
   });
 }
 
+test("a block that is lost before it was indexed is missed by its number", async () => {
+  using folder = temporaryFolder();
+  await recordedShard(folder.path);
+  const shard = shardFolder(folder.path, 1);
+  const places = await indexed(folder.path);
+  const environment = openEnvironment(environmentFolder(shard), false);
+  for (const key of [...environment.places.getKeys({})]) await environment.places.remove(key);
+  await environment.root.close();
+  flip(framesPath(shard, 1), (places[2]?.offset ?? 0) + 1_000);
+  for (const when of ["by a reader", "after the next start"]) {
+    await assert.rejects(recorded(folder.path, "s-1"), { code: "SLUICE_STORE_DAMAGED" }, when);
+    const found: string[] = [];
+    await recorded(folder.path, "s-1", (error) => found.push(error.message));
+    assert.deepEqual(found, ["block 3 of the recorded bytes of shard 1: it is missing, and it may have held bytes of this session"], when);
+    await openTestRecorder(folder.path).close();
+  }
+});
+
+test("what was written is synced within a second or so; after a failed sync writing goes on in a new segment", async (context) => {
+  using folder = temporaryFolder();
+  const errors: Error[] = [];
+  const recorder = openTestRecorder(folder.path, 1, { onError: (error) => errors.push(error) });
+  const session = openSession(recorder, "s-1", "full");
+  const real = fs.fdatasync;
+  let synced = 0;
+  let faulty = false;
+  context.mock.method(fs, "fdatasync", (fd: number, done: (error: Error | null) => void) => {
+    // The journal has a descriptor of its own.
+    if (!fs.readlinkSync(`/proc/self/fd/${fd}`).endsWith(".frames")) return real(fd, done);
+    synced += 1;
+    if (faulty) setImmediate(done, Object.assign(new Error("EIO: made by the test"), { code: "EIO" }));
+    else real(fd, done);
+  });
+  record(recorder, session, 0, 10);
+  await new Promise((resolve) => setTimeout(resolve, 1_500));
+  assert.equal(synced, 1);
+  await new Promise((resolve) => setTimeout(resolve, 1_100));
+  assert.equal(synced, 1, "nothing was written");
+  record(recorder, session, 10, 20);
+  await recorder.flush();
+  assert.equal(synced, 2);
+  faulty = true;
+  record(recorder, session, 20, 30);
+  await assert.rejects(recorder.flush(), { code: "SLUICE_RECORD_FAILED", message: /EIO/ });
+  assert.throws(() => record(recorder, session, 1_000, 1_001), { code: "SLUICE_RECORD_FAILED" });
+  faulty = false;
+  await new Promise((resolve) => setTimeout(resolve, 1_200));
+  record(recorder, session, 30, 40);
+  await recorder.close();
+  assert.equal(errors.length, 1);
+  assert.deepEqual(listFrames(shardFolder(folder.path, 1)), [1, 2]);
+  assert.ok((await recorded(folder.path, "s-1")).equals(pieces(0, 40)));
+});
+
 function flip(file: string, at: number): void {
   const image = fs.readFileSync(file);
   image[at] = (image[at] ?? 0) ^ 1;

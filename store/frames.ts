@@ -168,9 +168,11 @@ export class FrameWriter {
     if (this.full.length === 0) this.putIndex();
   }
 
-  /** Wait for the disk. @throws what fdatasync says */
-  sync(): Promise<void> {
-    return this.file.sync();
+  /** Wait for the disk. @throws SluiceError SLUICE_RECORD_FAILED */
+  async sync(): Promise<void> {
+    // A failure is the keeper's by then.
+    await this.file.sync().catch(() => {});
+    await this.keeper.settled();
   }
 
   /** After the last flush. */
