@@ -190,7 +190,9 @@ function* blocksIn(
         filled = fs.readSync(fd, window, 0, Math.min(WINDOW_BYTES, size - base), base);
         if (filled === 0) return;
       }
-      if (at + FRAMES_HEADER_BYTES <= filled) known ??= Buffer.from(window.subarray(16, 16 + MARK_BYTES));
+      // From the file's start or not at all: whose bytes stand further on is not certain.
+      if (base + at === 0 && filled >= FRAMES_HEADER_BYTES && window.readUInt32LE(0) === FRAMES_MAGIC)
+        known = Buffer.from(window.subarray(16, 16 + MARK_BYTES));
       const payload = known === undefined ? undefined : payloadOf(window.subarray(0, filled), at, known);
       if (payload === undefined) {
         skipped?.(segment, base + at);

@@ -1,9 +1,10 @@
 import assert from "node:assert/strict";
 import fs from "node:fs";
 import { test } from "node:test";
+import zlib from "node:zlib";
 import { openEnvironment } from "./environment.ts";
 import { environmentFolder, framesPath, listFrames, shardFolder } from "./folder.ts";
-import { FRAMES_HEADER_BYTES, PAGE_BYTES, type WriteBuffers } from "./frame-file.ts";
+import { FRAMES_HEADER_BYTES, FRAMES_MAGIC, PAGE_BYTES, type WriteBuffers } from "./frame-file.ts";
 import { type BlockPlace, blocksAfter, readPlaces } from "./frame-index.ts";
 import { readBlock } from "./frames.ts";
 import { readFrames } from "./read.ts";
@@ -226,34 +227,37 @@ test("without the index's last entries blocks are found in the files; the next w
   );
 });
 
-test("recorded bytes that look like a block are none, even behind a torn one", async () => {
+test("recorded bytes that look like a block are none, even behind a damaged one", async () => {
   using folder = temporaryFolder();
-  await recordedShard(folder.path);
   const shard = shardFolder(folder.path, 1);
-  const file = framesPath(shard, 1);
-  const image = fs.readFileSync(file);
-  // The first block as an attacker would forge it, without knowing the mark of the segment that it will stand in.
-  const forged = Buffer.from(image.subarray(0, 65_536));
+  // As somebody forges it who does not know the mark of the segment that it will stand in.
+  const forged = Buffer.alloc(FRAMES_HEADER_BYTES + 100);
+  forged.writeUInt32LE(FRAMES_MAGIC, 0);
+  forged.writeUInt32LE(100, 8);
+  forged.writeUInt32LE(1_000, 12);
+  forged.writeUInt32LE(zlib.crc32(forged.subarray(8)), 4);
   const recorder = openTestRecorder(folder.path);
-  const session = openSession(recorder, "s-2", "full");
+  const session = openSession(recorder, "s-1", "full");
   const request = query(session, allow(), "select");
-  const shift = PAGE_BYTES - FRAMES_HEADER_BYTES - 26;
-  const bytes = Buffer.concat([Buffer.alloc(shift), forged]);
+  const bytes = Buffer.concat([Buffer.alloc(PAGE_BYTES - FRAMES_HEADER_BYTES - 26), forged, Buffer.alloc(70_000)]);
   session.toClient(request, bytes, 0, bytes.length, 0, bytes.length);
   await recorder.close();
-  assert.ok(
-    fs
-      .readFileSync(framesPath(shard, 2))
-      .subarray(PAGE_BYTES, PAGE_BYTES + 4)
-      .equals(forged.subarray(0, 4)),
-    "it lies at a page's start",
-  );
-  const [first] = [...blocksAfter(shard, undefined)].filter(({ segment }) => segment === 2);
-  assert.ok(first !== undefined);
+  const file = framesPath(shard, 1);
+  assert.ok(fs.readFileSync(file).subarray(PAGE_BYTES).subarray(0, forged.length).equals(forged), "it lies at a page's start");
+  const [first, second] = [...blocksAfter(shard, undefined)].map(({ payload: _, ...place }) => place);
+  assert.ok(first !== undefined && second !== undefined);
   // Now the block around it is damaged.
-  flip(framesPath(shard, 2), FRAMES_HEADER_BYTES + 3);
-  const place = { ...first, offset: -PAGE_BYTES, length: 0, owners: [], number: 0 };
-  for (const found of blocksAfter(shard, place)) assert.notEqual(found.offset, PAGE_BYTES);
+  flip(file, FRAMES_HEADER_BYTES + 3);
+  const before = { ...first, offset: -PAGE_BYTES, length: 0, owners: [], number: 0 };
+  assert.deepEqual(
+    [...blocksAfter(shard, before)].map(({ number }) => number),
+    [second.number],
+  );
+  // The mark itself is lost, and the forger guessed what stands in its place.
+  const image = fs.readFileSync(file);
+  image.fill(0, 0, FRAMES_HEADER_BYTES);
+  fs.writeFileSync(file, image);
+  assert.deepEqual([...blocksAfter(shard, undefined)], []);
 });
 
 for (const [what, fault] of [
