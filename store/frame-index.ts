@@ -119,7 +119,7 @@ export class BlockReader {
 
 /** The payload of the intact block at `at`, or undefined. */
 function payloadOf(bytes: Buffer, at: number, mark: Buffer, number?: number): Buffer | undefined {
-  if (bytes.readUInt32LE(at) !== FRAMES_MAGIC) return undefined;
+  if (bytes.length - at < FRAMES_HEADER_BYTES || bytes.readUInt32LE(at) !== FRAMES_MAGIC) return undefined;
   const length = bytes.readUInt32LE(at + 8);
   const end = at + FRAMES_HEADER_BYTES + length;
   if (length > FRAMES_BLOCK_BYTES - FRAMES_HEADER_BYTES || end > bytes.length) return undefined;

@@ -4,7 +4,7 @@ import { test } from "node:test";
 import zlib from "node:zlib";
 import { openEnvironment } from "./environment.ts";
 import { environmentFolder, framesPath, listFrames, shardFolder } from "./folder.ts";
-import { FRAMES_HEADER_BYTES, FRAMES_MAGIC, PAGE_BYTES, type WriteBuffers } from "./frame-file.ts";
+import { FRAMES_HEADER_BYTES, FRAMES_MAGIC, PAGE_BYTES, pagesFor, type WriteBuffers } from "./frame-file.ts";
 import { type BlockPlace, blocksAfter, readPlaces } from "./frame-index.ts";
 import { readBlock } from "./frames.ts";
 import { readFrames } from "./read.ts";
@@ -225,6 +225,25 @@ test("without the index's last entries blocks are found in the files; the next w
     [[last.segment, image.length, PAGE_BYTES]],
     "said once",
   );
+});
+
+test("wherever a segment is cut, the whole blocks before the cut are found", async () => {
+  using folder = temporaryFolder();
+  await recordedShard(folder.path);
+  const shard = shardFolder(folder.path, 1);
+  const file = framesPath(shard, 1);
+  const places = await indexed(folder.path);
+  const image = fs.readFileSync(file);
+  const end = ({ offset, length }: BlockPlace): number => offset + FRAMES_HEADER_BYTES + length;
+  for (let cut = image.length; cut >= 0; cut -= cut % PAGE_BYTES < 40 ? 1 : 997) {
+    fs.truncateSync(file, cut);
+    const skipped: number[] = [];
+    const found = [...blocksAfter(shard, undefined, 0, (_, offset) => void skipped.push(offset))].map(({ number }) => number);
+    const whole = places.filter((place) => end(place) <= cut).map(({ number }) => number);
+    assert.deepEqual(found, whole, `cut at ${cut}`);
+    const last = places[whole.length - 1];
+    if (last !== undefined && cut > last.offset + pagesFor(last.length)) assert.ok(skipped.length > 0, `cut at ${cut}`);
+  }
 });
 
 test("recorded bytes that look like a block are none, even behind a damaged one", async () => {

@@ -35,6 +35,12 @@ while (pieces === "0" || written < Number(pieces)) {
   }
 }
 if (end === "close") {
+  for (let flushed = false; !flushed; ) {
+    flushed = await recorder.flush().then(
+      () => true,
+      () => sleep(100, false),
+    );
+  }
   await recorder.close();
   fs.writeSync(1, `closed after ${refused} refusals\n`);
 } else setInterval(() => {}, 1_000);
