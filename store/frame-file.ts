@@ -61,6 +61,11 @@ export class FrameFile {
   private mark: Buffer = Buffer.alloc(MARK_BYTES);
   private position = 0;
   private dirty = false;
+  /** A group is on its way: its descriptor must not be closed. */
+  private busy = false;
+  private onIdle: () => void = () => {};
+  /** A sync failed while a group was on its way. */
+  private suspect = false;
   private fresh = false;
   private timer: NodeJS.Timeout | undefined;
   /** Syncs and closes, one after the other: no descriptor is closed under its sync. */
@@ -84,8 +89,14 @@ export class FrameFile {
   /** Write a group; not again before `done`. After an error nothing of it counts as written. */
   write(blocks: readonly FrameBlock[], done: (error: Error | undefined, at: WrittenAt) => void): void {
     if (this.position >= this.segmentBytes) this.leave();
+    this.busy = true;
+    const ended: typeof done = (error, at) => {
+      this.busy = false;
+      done(error, at);
+      this.onIdle();
+    };
     if (this.fd >= 0) {
-      this.append(blocks, done);
+      this.append(blocks, ended);
       return;
     }
     const path = framesPath(this.folder, this.segment);
@@ -93,14 +104,14 @@ export class FrameFile {
       if (error !== null) {
         // Whatever stands there is not this writer's.
         this.segment += 1;
-        done(error, this.at(0));
+        ended(error, this.at(0));
         return;
       }
       this.fd = fd;
       this.mark = randomBytes(MARK_BYTES);
       this.position = 0;
       this.fresh = true;
-      this.append(blocks, done);
+      this.append(blocks, ended);
     });
   }
 
@@ -116,7 +127,10 @@ export class FrameFile {
     });
     this.later = synced.catch((error: unknown) => {
       // After a failed sync the kernel may have dropped what it could not write: this file is not trusted any more.
-      if (fd === this.fd) this.leave();
+      if (fd === this.fd) {
+        if (this.busy) this.suspect = true;
+        else this.leave();
+      }
       this.onSyncFailed(error instanceof Error ? error : new Error(String(error)));
     });
     return synced;
@@ -126,6 +140,10 @@ export class FrameFile {
     clearTimeout(this.timer);
     this.timer = undefined;
     try {
+      if (this.busy)
+        await new Promise<void>((resolve) => {
+          this.onIdle = resolve;
+        });
       await this.sync();
     } finally {
       this.leave();
@@ -146,14 +164,15 @@ export class FrameFile {
     this.writeBuffers(this.fd, buffers, offset, (error, written) => {
       // The file grew, for good or bad.
       this.dirty = true;
-      if (error === null && written === total) {
+      if (error === null && written === total && !this.suspect) {
         this.position = offset + total;
         this.timer ??= setTimeout(() => this.syncDue(), SYNC_MILLIS).unref();
         done(undefined, this.at(offset));
         return;
       }
+      const cause = error ?? (this.suspect ? new Error("the file could not be synced") : new ShortWrite(written, total));
       this.leave();
-      done(error ?? new ShortWrite(written, total), this.at(offset));
+      done(cause, this.at(offset));
     });
   }
 
@@ -179,6 +198,7 @@ export class FrameFile {
     this.fd = -1;
     this.position = 0;
     this.dirty = false;
+    this.suspect = false;
     this.segment += 1;
     this.later = this.later.then(async () => {
       try {

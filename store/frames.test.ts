@@ -193,6 +193,40 @@ test("what was written is synced within a second or so; after a failed sync writ
   assert.ok((await recorded(folder.path, "s-1")).equals(pieces(0, 40)));
 });
 
+test("a sync that fails while a group is on its way: the group goes into the next segment, whole", async (context) => {
+  using folder = temporaryFolder();
+  let held: (() => void) | undefined;
+  let hold = false;
+  let synced = 0;
+  const recorder = openTestRecorder(folder.path, 1, {
+    writeBuffers: (fd, buffers, position, done) => {
+      const go = (): void => fs.writev(fd, buffers, position, done);
+      if (hold) held = go;
+      else go();
+    },
+  });
+  const real = fs.fdatasync;
+  context.mock.method(fs, "fdatasync", (fd: number, done: (error: Error | null) => void) => {
+    if (!hold || !fs.readlinkSync(`/proc/self/fd/${fd}`).endsWith(".frames")) return real(fd, done);
+    synced += 1;
+    setImmediate(done, new Error("EIO: made by the test"));
+  });
+  const session = openSession(recorder, "s-1", "full");
+  record(recorder, session, 0, 200);
+  await new Promise((resolve) => setTimeout(resolve, 200));
+  hold = true;
+  record(recorder, session, 200, 220);
+  await new Promise((resolve) => setTimeout(resolve, 1_500));
+  assert.equal(synced, 1);
+  hold = false;
+  assert.ok(held !== undefined);
+  held();
+  await new Promise((resolve) => setTimeout(resolve, 1_500));
+  await recorder.close();
+  assert.deepEqual(listFrames(shardFolder(folder.path, 1)), [1, 2]);
+  assert.ok((await recorded(folder.path, "s-1")).equals(pieces(0, 220)));
+});
+
 function flip(file: string, at: number): void {
   const image = fs.readFileSync(file);
   image[at] = (image[at] ?? 0) ^ 1;
