@@ -24,10 +24,8 @@ export interface Environment {
   readonly sessions: Database<StoredSession, [number, number]>;
   /** Session id → its key in `sessions`. */
   readonly ids: Database<[number, number], string>;
-  /** Block number → frames (frames.ts). */
-  readonly frames: Database<Buffer, number>;
-  /** Block number → the session numbers with frames in that block, u32 each. */
-  readonly index: Database<Buffer, number>;
+  /** Number of a run's first block → where its blocks lie in the frames segments, and whose they are (frame-index.ts). */
+  readonly places: Database<Buffer, number>;
   /** "synced" → the segment before which the session index needs no repair. */
   readonly meta: Database<number, string>;
 }
@@ -46,8 +44,7 @@ export function openEnvironment(folder: string, readOnly: boolean): Environment 
     root,
     sessions: root.openDB({ name: "sessions", encoding: "msgpack" }),
     ids: root.openDB({ name: "ids", encoding: "msgpack" }),
-    frames: root.openDB({ name: "frames", encoding: "binary", keyEncoding: "uint32" }),
-    index: root.openDB({ name: "index", encoding: "binary", keyEncoding: "uint32" }),
+    places: root.openDB({ name: "places", encoding: "binary", keyEncoding: "uint32" }),
     meta: root.openDB({ name: "meta", encoding: "msgpack" }),
   };
   if (!readOnly) for (const name of ["data.mdb", "lock.mdb"]) fs.chmodSync(path.join(folder, name), 0o600);

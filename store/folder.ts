@@ -6,6 +6,7 @@ import { SluiceError } from "../core/errors.ts";
 export const shardsFolder = (dataFolder: string): string => path.join(dataFolder, "shards");
 export const shardFolder = (dataFolder: string, shard: number): string => path.join(dataFolder, "shards", String(shard));
 export const segmentPath = (folder: string, segment: number): string => path.join(folder, `${String(segment).padStart(8, "0")}.journal`);
+export const framesPath = (folder: string, segment: number): string => path.join(folder, `${String(segment).padStart(8, "0")}.frames`);
 export const environmentFolder = (folder: string): string => path.join(folder, "lmdb");
 const writerPath = (folder: string): string => path.join(folder, "writer");
 
@@ -17,6 +18,11 @@ export function listShards(dataFolder: string): number[] {
 /** Numbers of a shard's journal segments, ascending. */
 export function listSegments(folder: string): number[] {
   return listNumbers(folder, /^(\d{8,10})\.journal$/);
+}
+
+/** Numbers of a shard's frames segments, ascending. */
+export function listFrames(folder: string): number[] {
+  return listNumbers(folder, /^(\d{8,10})\.frames$/);
 }
 
 function listNumbers(folder: string, pattern: RegExp): number[] {

@@ -1,15 +1,30 @@
+import type { Database } from "lmdb";
 import { unpackMultiple } from "msgpackr";
 import { copyInto } from "../core/bytes/copy.ts";
 import type { Environment } from "./environment.ts";
+import { describe } from "./folder.ts";
+import {
+  FRAMES_BLOCK_BYTES,
+  FRAMES_HEADER_BYTES,
+  type FrameBlock,
+  FrameFile,
+  pagesFor,
+  type WriteBuffers,
+  type WrittenAt,
+} from "./frame-file.ts";
+import { type FrameFinding, PlaceRun, recoverFrames } from "./frame-index.ts";
 import type { Keeper } from "./keeper.ts";
 
-/** One page less its header: the largest value that fills 16 LMDB pages of 4 KiB exactly. */
-const BLOCK_BYTES = 65_520;
 /** A frame is split rather than started with less room than this. */
 const SPLIT_MIN_BYTES = 64;
 const FLUSH_MILLIS = 50;
-/** Full blocks that go to LMDB together: each of its transactions costs as much CPU as a few hundred recorded queries. */
-const GROUP_BLOCKS = 8;
+/** Full blocks that are written together. */
+const GROUP_BLOCKS = 16;
+/** Blocks kept for reuse while the disk is behind, and once it has caught up: new ones would have the heap collected again and again. */
+const SPARE_BLOCKS = 128;
+const SPARE_IDLE_BLOCKS = 16;
+/** A transaction of LMDB costs as much CPU as a few hundred recorded queries. */
+const INDEX_MILLIS = 1_000;
 
 export const FROM_CLIENT = 0;
 export const TO_CLIENT = 1;
@@ -25,6 +40,15 @@ export const TO_CLIENT = 1;
  */
 const FRAME_HEADER_BYTES = 26;
 
+export interface FrameOptions {
+  /** Bytes on their way to the disk above which frames are refused. */
+  readonly hardBytes: number;
+  /** A frames segment is followed by the next above this. */
+  readonly segmentBytes: number;
+  /** Replaceable so that a test can make the faults that no file system makes on demand. */
+  readonly writeBuffers?: WriteBuffers | undefined;
+}
+
 export interface StoredFrame {
   readonly session: number;
   readonly request: number;
@@ -33,54 +57,70 @@ export interface StoredFrame {
   readonly bytes: Uint8Array;
 }
 
-interface FullBlock {
-  readonly number: number;
-  readonly block: Buffer;
-  readonly length: number;
-  readonly owners: number[];
-}
-
 /** Marks which block a session wrote to last, so that the block's index lists it once. */
 export interface FrameOwner {
   readonly number: number;
   frameBlock: number;
 }
 
-/** Collects the frames of all sessions of a worker into blocks and hands those to LMDB. */
+/** Collects the frames of all sessions of a worker into blocks and hands those to the frames file, then their places to LMDB. */
 export class FrameWriter {
-  private readonly environment: Environment;
+  private readonly places: Database<Buffer, number>;
   private readonly keeper: Keeper;
+  private readonly file: FrameFile;
   private readonly hardBytes: number;
   private readonly stats: { frameBytes: number };
-  private block: Buffer = Buffer.allocUnsafeSlow(BLOCK_BYTES);
-  private view: DataView = new DataView(this.block.buffer);
-  private end = 0;
+  private current: FrameBlock = newBlock();
+  private block: Buffer = this.current.buffer;
+  private view: DataView = this.current.view;
+  private end = FRAMES_HEADER_BYTES;
   private owners: number[] = [];
-  private full: FullBlock[] = [];
-  private spare: Buffer[] = [];
+  /** Full blocks in order; those being written stay at the front until they are. */
+  private readonly full: FrameBlock[] = [];
+  private readonly spare: FrameBlock[] = [];
+  private writing = false;
+  /** So many of `full` are to be written without waiting for more. */
+  private urgent = 0;
+  private readonly run = new PlaceRun();
+  private indexUrgent = false;
   private armed = false;
   private readonly timer: NodeJS.Timeout;
+  private indexTimer: NodeJS.Timeout | undefined;
+  /** What the last writer's death left in the frames segments, for the audit. */
+  readonly findings: readonly FrameFinding[];
   /** Number of the block being filled. */
   number: number;
   /** Frames were not accepted since the flag was last cleared. */
   dropped = false;
 
-  constructor(environment: Environment, keeper: Keeper, hardBytes: number, stats: { frameBytes: number }) {
-    this.environment = environment;
+  constructor(folder: string, environment: Environment, keeper: Keeper, options: FrameOptions, stats: { frameBytes: number }) {
+    this.places = environment.places;
     this.keeper = keeper;
-    this.hardBytes = hardBytes;
+    this.hardBytes = options.hardBytes;
     this.stats = stats;
-    const [last] = environment.frames.getKeys({ reverse: true, limit: 1 });
-    this.number = last === undefined ? 1 : last + 1;
+    const found = recoverFrames(folder, environment, (block) =>
+      this.index(block, block.number, block.offset, block.payload.length, ownersOf(block.payload)),
+    );
+    this.findings = found.findings;
+    this.number = found.lastNumber + 1;
+    this.file = new FrameFile(
+      folder,
+      found.nextSegment,
+      options.segmentBytes,
+      (error) => keeper.fail(describe(error)),
+      options.writeBuffers,
+    );
+    this.putIndex();
+    keeper.put(environment.meta, "frames", found.nextSegment, 64);
     this.timer = setTimeout(() => {
       this.armed = false;
-      this.flush();
+      this.handOverAll();
     }, FLUSH_MILLIS).unref();
   }
 
-  /** Bytes of full blocks that wait for their group or the timer. */
+  /** Bytes of full blocks that are not in the file yet. */
   get waitingBytes(): number {
-    return this.full.length * BLOCK_BYTES;
+    return this.full.length * FRAMES_BLOCK_BYTES;
   }
 
   add(owner: FrameOwner, request: number, direction: number, micros: number, bytes: Uint8Array, start: number, end: number): void {
@@ -89,11 +129,11 @@ export class FrameWriter {
       return;
     }
     for (let from = start; from < end; ) {
-      let room = BLOCK_BYTES - this.end - FRAME_HEADER_BYTES;
+      let room = FRAMES_BLOCK_BYTES - this.end - FRAME_HEADER_BYTES;
       if (room < SPLIT_MIN_BYTES && room < end - from) {
         this.nextBlock();
         if (this.full.length >= GROUP_BLOCKS) this.handOver();
-        room = BLOCK_BYTES - FRAME_HEADER_BYTES;
+        room = FRAMES_BLOCK_BYTES - FRAMES_HEADER_BYTES - FRAME_HEADER_BYTES;
       }
       if (owner.frameBlock !== this.number) {
         owner.frameBlock = this.number;
@@ -121,35 +161,109 @@ export class FrameWriter {
     }
   }
 
-  /** Hand everything to LMDB. */
+  /** Hand everything to the file, and its places to LMDB. The keeper is settled when all that is done. */
   flush(): void {
-    if (this.end > 0) this.nextBlock();
-    this.handOver();
+    this.indexUrgent = true;
+    this.handOverAll();
+    if (this.full.length === 0) this.putIndex();
+  }
+
+  /** Wait for the disk. @throws SluiceError SLUICE_RECORD_FAILED */
+  async sync(): Promise<void> {
+    // A failure is the keeper's by then.
+    await this.file.sync().catch(() => {});
+    await this.keeper.settled();
+  }
+
+  /** After the last flush. */
+  async close(): Promise<void> {
+    clearTimeout(this.timer);
+    clearTimeout(this.indexTimer);
+    await this.file.close();
   }
 
   private nextBlock(): void {
-    this.full.push({ number: this.number, block: this.block, length: this.end, owners: this.owners });
+    const { current } = this;
+    current.number = this.number;
+    current.end = this.end;
+    current.owners = this.owners;
+    this.full.push(current);
     this.number += 1;
     this.owners = [];
-    this.end = 0;
-    this.block = this.spare.pop() ?? Buffer.allocUnsafeSlow(BLOCK_BYTES);
-    this.view = new DataView(this.block.buffer);
+    this.end = FRAMES_HEADER_BYTES;
+    this.current = this.spare.pop() ?? newBlock();
+    this.block = this.current.buffer;
+    this.view = this.current.view;
   }
 
+  private handOverAll(): void {
+    if (this.end > FRAMES_HEADER_BYTES) this.nextBlock();
+    this.urgent = this.full.length;
+    this.handOver();
+  }
+
+  /** One group at a time: in the file blocks stand in order. */
   private handOver(): void {
-    for (const { number, block, length, owners } of this.full.splice(0)) {
-      this.keeper.put(this.environment.frames, number, block.subarray(0, length), BLOCK_BYTES, () => {
-        if (this.spare.length < GROUP_BLOCKS) this.spare.push(block);
-      });
-      const index = Buffer.from(Uint32Array.from(owners).buffer);
-      this.keeper.put(this.environment.index, number, index, index.length);
-    }
+    if (this.writing || (this.full.length < GROUP_BLOCKS && this.urgent === 0)) return;
+    this.writing = true;
+    // No bytes: waitingBytes counts them.
+    this.keeper.submit({
+      bytes: 0,
+      put: (done) => this.write(done),
+      written: () => {
+        this.writing = false;
+        this.handOver();
+      },
+    });
   }
 
-  close(): void {
-    clearTimeout(this.timer);
-    this.flush();
+  private write(done: (error: unknown) => void): void {
+    const group = this.full.slice(0, GROUP_BLOCKS);
+    this.file.write(group, (error, at) => {
+      if (error === undefined) this.wrote(group, at);
+      done(error);
+    });
   }
+
+  private wrote(group: readonly FrameBlock[], at: WrittenAt): void {
+    let { offset } = at;
+    for (const block of group) {
+      const length = block.end - FRAMES_HEADER_BYTES;
+      this.index(at, block.number, offset, length, block.owners);
+      offset += pagesFor(length);
+      if (this.spare.length < SPARE_BLOCKS) this.spare.push(block);
+    }
+    this.full.splice(0, group.length);
+    this.urgent = Math.max(0, this.urgent - group.length);
+    if (this.urgent === 0 && this.indexUrgent) this.putIndex();
+    // A killed writer's blocks are found without the index, and so are a running one's; so it can be late.
+    else this.indexTimer ??= setTimeout(() => this.indexDue(), INDEX_MILLIS).unref();
+  }
+
+  private index(at: Omit<WrittenAt, "offset">, number: number, offset: number, length: number, owners: readonly number[]): void {
+    if (!this.run.takes(at)) this.putIndex();
+    this.run.add(at, number, offset, length, owners);
+  }
+
+  private indexDue(): void {
+    if (this.spare.length > SPARE_IDLE_BLOCKS) this.spare.length = SPARE_IDLE_BLOCKS;
+    this.putIndex();
+  }
+
+  private putIndex(): void {
+    clearTimeout(this.indexTimer);
+    this.indexTimer = undefined;
+    this.indexUrgent = false;
+    const { first } = this.run;
+    if (first === undefined) return;
+    const value = this.run.take();
+    this.keeper.put(this.places, first, value, value.length);
+  }
+}
+
+function newBlock(): FrameBlock {
+  const buffer = Buffer.allocUnsafeSlow(FRAMES_BLOCK_BYTES);
+  return { buffer, view: new DataView(buffer.buffer), number: 0, end: 0, owners: [] };
 }
 
 /** Frames of one session in a block, in the order they were written. Reads what FrameWriter wrote. */
@@ -164,8 +278,10 @@ export function readBlock(block: Buffer, session: number): StoredFrame[] {
   return frames;
 }
 
-/** Whether a block's index lists the session. */
-export function indexLists(index: Buffer, session: number): boolean {
-  for (let at = 0; at + 4 <= index.length; at += 4) if (index.readUInt32LE(at) === session) return true;
-  return false;
+/** Numbers of the sessions that have frames in a block. */
+export function ownersOf(block: Buffer): number[] {
+  const owners = new Set<number>();
+  for (let at = 0; at + FRAME_HEADER_BYTES <= block.length; at += FRAME_HEADER_BYTES + block.readUInt32BE(at + 22))
+    owners.add(block.readUInt32BE(at + 2));
+  return [...owners];
 }

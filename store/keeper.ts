@@ -5,15 +5,17 @@ import { describe } from "./folder.ts";
 
 const PROBE_MILLIS = 1_000;
 
-interface Job {
+/** A write to the disk: `put` begins it and says how it went. A failed one is begun again. */
+export interface Job {
   readonly put: (done: (error: unknown) => void) => void;
   readonly bytes: number;
   readonly written: () => void;
 }
 
 /**
- * Writes to LMDB in the background, in order, with bounded bytes in flight. What fails is kept and tried again every
- * second. Free space is checked before every write: LMDB must never meet a full disk, its binding can corrupt the heap there.
+ * Writes to LMDB and to the frames segments in the background, with bounded bytes in flight; LMDB's in order. What fails is kept
+ * and tried again every second. Free space is checked before every write: LMDB must never meet a full disk, its binding can
+ * corrupt the heap there.
  */
 export class Keeper {
   private readonly folder: string;
@@ -26,7 +28,7 @@ export class Keeper {
   private timer: NodeJS.Timeout | undefined;
   private closed = false;
   private checkedMillis = Number.NEGATIVE_INFINITY;
-  /** Bytes handed over and not yet in LMDB, failed ones included. */
+  /** Bytes handed over and not yet written, failed ones included; frames count in FrameWriter.waitingBytes. */
   inFlightBytes = 0;
   failure: SluiceError | undefined;
 
@@ -46,14 +48,18 @@ export class Keeper {
     bytes: number,
     written: () => void = nothing,
   ): void {
-    if (this.closed) return;
     const put = (done: (error: unknown) => void): void => {
       // The callback form makes no promise; the declared types know only the promise form.
       const native = database as unknown as { put(key: K, value: V, done: (error: unknown) => void): void };
       native.put(key, value, done);
     };
-    this.inFlightBytes += bytes;
-    const job = { put, bytes, written };
+    this.submit({ put, bytes, written });
+  }
+
+  /** Queue one write of any kind. */
+  submit(job: Job): void {
+    if (this.closed) return;
+    this.inFlightBytes += job.bytes;
     if (this.waiting.length > 0 || !this.hasRoom()) this.waiting.push(job);
     else this.run(job);
   }
@@ -109,7 +115,8 @@ export class Keeper {
     }
   }
 
-  private fail(cause: string): void {
+  /** Recording fails until a look at the disk, a second from now, finds room. */
+  fail(cause: string): void {
     if (this.failure === undefined) {
       this.failure = new SluiceError("SLUICE_RECORD_FAILED", `cannot keep session recordings: ${cause}`, {
         hint: "Nothing is forwarded that cannot be recorded. Make room on the data folder's disk.",

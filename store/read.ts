@@ -4,7 +4,8 @@ import { SluiceError } from "../core/errors.ts";
 import { type Environment, openEnvironment, type StoredSession } from "./environment.ts";
 import { timeOf } from "./expand.ts";
 import { describe, environmentFolder, listShards, runningWriter, shardFolder, unusable } from "./folder.ts";
-import { indexLists, readBlock } from "./frames.ts";
+import { sessionBlocks } from "./frame-index.ts";
+import { readBlock } from "./frames.ts";
 import { ShardTail } from "./tail.ts";
 import type { AuditEvent } from "./types.ts";
 
@@ -96,21 +97,33 @@ export interface Frame {
   readonly bytes: Uint8Array;
 }
 
-/** A session's recorded bytes in order, for replay; empty for an unknown session. Rendering is the protocol's business. */
-export async function* readFrames(dataFolder: string, id: string): AsyncGenerator<Frame, void, void> {
+/**
+ * A session's recorded bytes in order, for replay; empty for an unknown session. Rendering is the protocol's business.
+ * @param damaged called where recorded bytes are missing or damaged, to go on behind them; without it that ends the reading
+ * @throws SluiceError SLUICE_STORE_DAMAGED
+ */
+export async function* readFrames(
+  dataFolder: string,
+  id: string,
+  damaged: (error: SluiceError) => void = stop,
+): AsyncGenerator<Frame, void, void> {
   for (const shard of listShards(dataFolder)) {
-    const environment = openForReading(shardFolder(dataFolder, shard));
+    const folder = shardFolder(dataFolder, shard);
+    const environment = openForReading(folder);
     if (environment === undefined) continue;
     try {
       const session = sessionById(environment, id);
       if (session === undefined) continue;
-      const end = session.lastBlock === undefined ? {} : { end: session.lastBlock + 1 };
-      // Without a snapshot: a long replay must not hold back the writer's page reuse.
-      for (const { key, value } of environment.index.getRange({ start: session.firstBlock, ...end, snapshot: false })) {
-        if (!indexLists(value, session.number)) continue;
-        const block = environment.frames.get(key);
-        if (block === undefined) continue;
-        for (const { direction, micros, request, bytes } of readBlock(block, session.number)) {
+      for (const block of sessionBlocks(environment, folder, session)) {
+        if ("damage" in block) {
+          damaged(
+            new SluiceError("SLUICE_STORE_DAMAGED", `block ${block.number} of the recorded bytes of shard ${shard}: ${block.damage}`, {
+              hint: "`sluice sessions replay --raw` shows what stands after it.",
+            }),
+          );
+          continue;
+        }
+        for (const { direction, micros, request, bytes } of readBlock(block.payload, session.number)) {
           yield { direction: direction === 0 ? "fromClient" : "toClient", micros, request, bytes };
         }
       }
@@ -119,6 +132,10 @@ export async function* readFrames(dataFolder: string, id: string): AsyncGenerato
       await environment.root.close();
     }
   }
+}
+
+function stop(error: SluiceError): never {
+  throw error;
 }
 
 function sessionById(environment: Environment, id: string): StoredSession | undefined {

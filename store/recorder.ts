@@ -1,6 +1,7 @@
 import { SluiceError } from "../core/errors.ts";
 import { type Environment, openEnvironment, type StoredSession } from "./environment.ts";
 import { claimShard, describe, environmentFolder, listShards, releaseShard, unusable } from "./folder.ts";
+import type { WriteBuffers } from "./frame-file.ts";
 import { FrameWriter } from "./frames.ts";
 import { Journal } from "./journal.ts";
 import { Keeper } from "./keeper.ts";
@@ -14,6 +15,10 @@ const STOPPED = "gateway stopped";
 export interface RecorderOptions {
   /** A journal segment is followed by the next above this. */
   readonly segmentBytes?: number;
+  /** A frames segment is followed by the next above this. */
+  readonly framesSegmentBytes?: number;
+  /** Replaceable so that a test can make the faults that no file system makes on demand. */
+  readonly writeBuffers?: WriteBuffers;
   /** Disk space kept back for denials and kills. */
   readonly reserveBytes?: number;
   /** Session recordings stop (and with them all sessions) while the disk has less free than this; keep it above 8 × congestedBytes. */
@@ -77,7 +82,17 @@ class ShardRecorder implements Recorder {
       (error) => this.failed(error, onError),
       () => this.settled(),
     );
-    this.frames = new FrameWriter(environment, this.keeper, this.congestedBytes * 8, this.stats);
+    this.frames = new FrameWriter(
+      folder,
+      environment,
+      this.keeper,
+      {
+        hardBytes: this.congestedBytes * 8,
+        segmentBytes: options.framesSegmentBytes ?? 256 * 1024 * 1024,
+        writeBuffers: options.writeBuffers,
+      },
+      this.stats,
+    );
     let recovering = true;
     this.journal = new Journal(
       {
@@ -158,6 +173,7 @@ class ShardRecorder implements Recorder {
     this.frames.flush();
     await this.journal.flush();
     await this.keeper.settled();
+    await this.frames.sync();
     await this.environment.root.flushed;
   }
 
@@ -165,12 +181,14 @@ class ShardRecorder implements Recorder {
     if (this.closing) return;
     this.closing = true;
     for (const session of [...this.live.values()]) session.close(STOPPED);
-    this.frames.close();
+    this.frames.flush();
     try {
       await this.journal.close();
       await this.keeper.settled();
+      await this.frames.sync();
     } finally {
       this.keeper.close();
+      await this.frames.close().catch(() => {});
       // After a failed write LMDB's own close can wait for a flush that never comes.
       await Promise.race([
         this.environment.root.close(),
@@ -203,7 +221,8 @@ class ShardRecorder implements Recorder {
   }
 
   private settled(): void {
-    if (!this.wasCongested || this.keeper.failure !== undefined || this.keeper.inFlightBytes > this.congestedBytes / 2) return;
+    if (!this.wasCongested || this.keeper.failure !== undefined) return;
+    if (this.keeper.inFlightBytes + this.frames.waitingBytes > this.congestedBytes / 2) return;
     this.wasCongested = false;
     // Not from here: LMDB may call back from within a write, and so from within a session's own call.
     setImmediate(() => this.onRelieved());
@@ -258,7 +277,8 @@ class ShardRecorder implements Recorder {
         reason: STOPPED,
       });
     }
-    for (const finding of recovered.findings) journal.event(endedMicros, JSON.stringify({ type: "control", detail: finding }));
+    for (const finding of [...recovered.findings, ...this.frames.findings])
+      journal.event(endedMicros, JSON.stringify({ type: "control", detail: finding }));
     // The next segment's first block would repeat as pending what these records have just ended.
     journal.push(false);
     this.repairIndex(recovered, lastBlock);

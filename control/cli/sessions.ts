@@ -4,7 +4,7 @@ import type { SessionFilter, SessionSummary } from "../../store/read.ts";
 import type { LiveSession } from "../types.ts";
 import { eventLine } from "./audit.ts";
 import { ask } from "./client.ts";
-import { ago, type Common, command, print, printJson, printTable, qualifyName, readPlaces, run, wantsJson } from "./context.ts";
+import { ago, type Common, command, fail, print, printJson, printTable, qualifyName, readPlaces, run, wantsJson } from "./context.ts";
 
 interface ListOptions extends Common {
   readonly user?: string;
@@ -119,9 +119,9 @@ async function replay(id: string, options: Common & { raw?: boolean }): Promise<
   const { data } = readPlaces(options.config);
   const session = showSession(data, id, { operations: 1 });
   if (session === undefined) throw unknown(id);
-  const frames = readFrames(data, id);
   if (options.raw === true) {
-    for await (const { bytes, ...frame } of frames)
+    // Goes on behind what is lost, and says so in its status as well.
+    for await (const { bytes, ...frame } of readFrames(data, id, fail))
       await write(`${JSON.stringify({ ...frame, bytes: Buffer.from(bytes).toString("base64") })}\n`);
     return;
   }
@@ -129,7 +129,7 @@ async function replay(id: string, options: Common & { raw?: boolean }): Promise<
     throw new SluiceError("SLUICE_USAGE", `sessions of ${session.protocol} have no transcript`, { hint: "Use --raw." });
   if (session.results !== "full") print(`-- results were recorded as ${session.results}: they are not complete`);
   const { renderTranscript } = await import("../../protocols/postgres/replay.ts");
-  for await (const part of renderTranscript(frames)) await write(part);
+  for await (const part of renderTranscript(readFrames(data, id))) await write(part);
 }
 
 /** Waits for a slow reader, so that a long replay does not pile up in memory. */
