@@ -25,6 +25,8 @@ function turn(): void {
   for (let time = 0; time < 200; time += 1) {
     count += 1;
     const at = journal.begin(INTENT_BYTES + (count % 600), RECORD.intent, 0, 0);
+    // The buffer holds earlier blocks, of another segment as well; a piece of one within a torn block would look like a block behind it.
+    journal.staging.buffer.fill(0, at + 8, at + INTENT_BYTES + (count % 600));
     journal.staging.view.setUint32(at + 8, count, true);
     journal.track(at, place);
     journal.commit();
