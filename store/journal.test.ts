@@ -6,6 +6,7 @@ import { SealChain } from "./chain.ts";
 import { segmentPath } from "./folder.ts";
 import { type IntentPlace, Journal, nextSlot } from "./journal.ts";
 import { EFFECTS, eachRecord, INTENT_BYTES, NO_STATEMENT, RECORD } from "./layout.ts";
+import { recoverShard } from "./recover.ts";
 import { SegmentCursor } from "./segment.ts";
 import { temporaryFolder } from "./testing.ts";
 import { SegmentWindow } from "./window.ts";
@@ -144,6 +145,24 @@ test("a segment that somebody cuts under its writer refuses the batch; the next 
   journal.commit();
   assert.deepEqual(texts(folder.path, 2), [`after@${after.offset}`]);
   await journal.close();
+});
+
+test("a segment that another gateway recovers under its writer loses nothing that was acknowledged", async () => {
+  using folder = temporaryFolder();
+  const { journal } = faultyJournal(folder.path, "mapped");
+  intent(journal, "before");
+  journal.commit();
+  recoverShard(folder.path, 0);
+  const place = intent(journal, "after");
+  try {
+    journal.commit();
+  } catch {
+    assert.equal(place.lost, true);
+  }
+  // Whatever only the mapping held would be gone now.
+  await journal.flush().catch(() => {});
+  assert.equal(texts(folder.path).includes(`after@${place.offset}`), !place.lost);
+  await journal.close().catch(() => {});
 });
 
 test("windows come and go at any block: every record stands where it was said to, and the segments end with their last block", async () => {

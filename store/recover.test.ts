@@ -131,6 +131,21 @@ test("the room behind the last block is no crash tail; whatever stands in it is"
   }
 });
 
+test("zeros that no writer left are reported: more than are allocated ahead, or a segment of nothing else", async () => {
+  using folder = temporaryFolder();
+  const { allocated, image } = await killed(folder.path);
+  for (const [bytes, offset, zeros] of [
+    [Buffer.concat([image, Buffer.alloc(1_200_000)]), image.length, 1_200_000],
+    [Buffer.alloc(allocated.length), 0, allocated.length],
+  ] as const) {
+    restore(folder.path, bytes);
+    const { result, findings } = verifyStore(folder.path);
+    assert.equal(result, "crash tail");
+    assert.equal(findings[0]?.offset, offset);
+    assert.deepEqual(recoverShard(shardFolder(folder.path, 1), 0).findings, [{ what: "crash tail cut", segment: 1, offset, bytes: zeros }]);
+  }
+});
+
 test("zeros where a block was are damage, not the end, while a block stands after them", async () => {
   using folder = temporaryFolder();
   const { allocated, blocks } = await killed(folder.path);

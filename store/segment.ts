@@ -1,6 +1,6 @@
 import fs from "node:fs";
 import zlib from "node:zlib";
-import { BLOCK_HEADER_BYTES, BLOCK_MAGIC, BLOCK_MAX_BYTES } from "./layout.ts";
+import { ALLOCATED_MAX_BYTES, BLOCK_HEADER_BYTES, BLOCK_MAGIC, BLOCK_MAX_BYTES } from "./layout.ts";
 
 const WINDOW_BYTES = 256 * 1024;
 
@@ -16,11 +16,11 @@ export interface Block {
 /** What a segment holds after its last complete block. */
 export interface Rest {
   /**
-   * `allocated`: nothing but zeros, the room of blocks to come (window.ts). `torn`: a part of a block. `damaged`: complete blocks
-   * stand further on, so what is between is no end.
+   * `allocated`: nothing but zeros, the room of blocks to come (window.ts). `torn`: a part of a block, or more zeros than a writer
+   * leaves. `damaged`: complete blocks stand further on, so what is between is no end.
    */
   readonly kind: "nothing" | "allocated" | "torn" | "damaged";
-  /** From the last complete block to the last byte that is not zero. */
+  /** From the last complete block to the last byte that is not zero; zeros that no writer left count. */
   readonly bytes: number;
 }
 
@@ -79,7 +79,9 @@ export class SegmentCursor {
       bytes = base + used - this.position;
       if (this.hasBlock(chunk.subarray(0, filled), base, size)) return { kind: "damaged", bytes: size - this.position };
     }
-    return { kind: bytes === 0 ? "allocated" : "torn", bytes };
+    if (bytes > 0) return { kind: "torn", bytes };
+    const allocated = this.position > 0 && size - this.position <= ALLOCATED_MAX_BYTES;
+    return allocated ? { kind: "allocated", bytes: 0 } : { kind: "torn", bytes: size - this.position };
   }
 
   /** Whether a complete block that comes later than the next one begins in `chunk`, which is the file's from `base` on. */

@@ -184,6 +184,23 @@ test("a file that somebody cuts under the window fails the append; the process l
   fs.closeSync(fd);
 });
 
+test("a file that somebody cuts within the page being written fails the append as well, though nothing faults", () => {
+  const { name, fd } = newFile();
+  const window = opened();
+  const buffer = Buffer.alloc(200, 1);
+  assert.equal(window.move(fd, 0, WINDOW_BYTES), 0);
+  for (const position of [0, 200]) assert.equal(window.append(buffer, 0, 200, position, position / 200), 0);
+  for (const size of [400, 599]) {
+    fs.truncateSync(name, size);
+    assert.equal(window.append(buffer, 0, 200, 400, 2), EIO);
+  }
+  fs.truncateSync(name, 600);
+  assert.equal(fs.readFileSync(name).readUInt32LE(400), 0, "what was refused has no header, should the file grow again");
+  assert.equal(window.append(buffer, 0, 200, 400, 2), 0);
+  window.release();
+  fs.closeSync(fd);
+});
+
 test("any other SIGBUS ends the process as before", () => {
   const program = `
     const { MappedWindow } = await import(${JSON.stringify(path.join(import.meta.dirname, "window.ts"))});

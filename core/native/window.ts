@@ -63,7 +63,7 @@ export class MappedWindow {
   }
 
   /**
-   * Allocate and map [position, position + bytes) of the file; what was mapped before that is no more.
+   * Allocate and map [position, position + bytes) of the file; what was mapped before that is no more. Release before the file is closed.
    * @returns 0, or an errno: then the window is where it was
    */
   move(fd: number, position: number, bytes: number): number {
