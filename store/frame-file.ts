@@ -1,7 +1,7 @@
 import { randomBytes } from "node:crypto";
 import fs from "node:fs";
 import { promisify } from "node:util";
-import zlib from "node:zlib";
+import { checksum } from "../core/native/checksum.ts";
 import { framesPath } from "./folder.ts";
 import { ShortWrite } from "./start.ts";
 
@@ -183,7 +183,7 @@ export class FrameFile {
     view.setUint32(8, end - FRAMES_HEADER_BYTES, true);
     view.setUint32(12, number, true);
     buffer.set(this.mark, 16);
-    view.setUint32(4, zlib.crc32(buffer.subarray(8, end)), true);
+    view.setUint32(4, checksum(buffer, 8, end), true);
   }
 
   private at(offset: number): WrittenAt {

@@ -1,5 +1,5 @@
 import fs from "node:fs";
-import zlib from "node:zlib";
+import { checksum } from "../core/native/checksum.ts";
 import type { Environment } from "./environment.ts";
 import { errorCode, framesPath, listFrames } from "./folder.ts";
 import { FRAMES_BLOCK_BYTES, FRAMES_HEADER_BYTES, FRAMES_MAGIC, MARK_BYTES, PAGE_BYTES, pagesFor, type WrittenAt } from "./frame-file.ts";
@@ -125,7 +125,7 @@ function payloadOf(bytes: Buffer, at: number, mark: Buffer, number?: number): Bu
   if (length > FRAMES_BLOCK_BYTES - FRAMES_HEADER_BYTES || end > bytes.length) return undefined;
   if (number !== undefined && bytes.readUInt32LE(at + 12) !== number) return undefined;
   if (!bytes.subarray(at + 16, at + 16 + MARK_BYTES).equals(mark)) return undefined;
-  if (zlib.crc32(bytes.subarray(at + 8, end)) !== bytes.readUInt32LE(at + 4)) return undefined;
+  if (checksum(bytes, at + 8, end) !== bytes.readUInt32LE(at + 4)) return undefined;
   return bytes.subarray(at + FRAMES_HEADER_BYTES, end);
 }
 

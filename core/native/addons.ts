@@ -24,6 +24,7 @@ export interface JournalAddon {
   attach(window: NativeWindow, buffer: Uint8Array): void;
   move(window: NativeWindow, fd: number, position: number, bytes: number): number;
   release(window: NativeWindow): void;
+  checksum(bytes: Uint8Array, start: number, end: number): number | undefined;
 }
 
 export interface MatcherAddon {

@@ -9,10 +9,8 @@
 #include <sys/vfs.h>
 #include <unistd.h>
 
+#include "crc32.h"
 #include "napi_util.h"
-
-// zlib's, which the node binary exports; without it there are no windows.
-extern "C" __attribute__((weak)) unsigned long crc32(unsigned long crc, const unsigned char* bytes, unsigned length);
 
 namespace {
 
@@ -91,7 +89,7 @@ int append(Window* window) {
   put32(block, kMagic);
   put32(block + 8, total - kHeaderBytes);
   put32(block + 12, window->page[kSequence]);
-  put32(block + 4, static_cast<uint32_t>(crc32(0, block + 8, total - 8)));
+  put32(block + 4, blockCrc32(block + 8, total - 8));
   copying.low = to;
   copying.high = to + total;
   if (sigsetjmp(copying.landing, 0) != 0) {
@@ -234,9 +232,26 @@ napi_value release(napi_env env, napi_callback_info info) {
   return nullptr;
 }
 
+// checksum(bytes, start, end): CRC-32 of bytes[start, end); undefined where zlib's is not to be had.
+napi_value checksum(napi_env env, napi_callback_info info) {
+  size_t count = 3;
+  napi_value values[3];
+  void* bytes = nullptr;
+  size_t length = 0;
+  int64_t start = 0, end = 0;
+  if (napi_get_cb_info(env, info, &count, values, nullptr, nullptr) != napi_ok || count < 3 ||
+      !readBytes(env, values[0], napi_uint8_array, 0, &bytes, &length) || !readInt(env, values[1], 0, kNumberMax, &start) ||
+      !readInt(env, values[2], 0, kNumberMax, &end) || start > end || static_cast<uint64_t>(end) > length) {
+    return badArgument(env, "checksum takes bytes and a range of them");
+  }
+  if (crc32 == nullptr) return nullptr;
+  return number(env, blockCrc32(static_cast<const uint8_t*>(bytes) + start, static_cast<size_t>(end - start)));
+}
+
 napi_value init(napi_env env, napi_value exports) {
   const bool added = addFunction(env, exports, "open", open) && addFunction(env, exports, "attach", attach) &&
-                     addFunction(env, exports, "move", move) && addFunction(env, exports, "release", release);
+                     addFunction(env, exports, "move", move) && addFunction(env, exports, "release", release) &&
+                     addFunction(env, exports, "checksum", checksum);
   return added ? exports : nullptr;
 }
 
