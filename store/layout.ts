@@ -21,8 +21,8 @@ export const BLOCK_HEADER_BYTES = 16;
 export const RECORD_HEADER_BYTES = 8;
 /** A reader refuses longer blocks before it allocates: twice the longest message that a client may send, and then some. */
 export const BLOCK_MAX_BYTES = 256 * 1024 * 1024;
-/** Zeros that may stand behind the last block: what window.ts allocates ahead, to the next border of a page. More, or no block before them, is no writer's doing. */
-export const ALLOCATED_MAX_BYTES = 1024 * 1024 + 65_536;
+/** Zeros that may stand behind the last block: what window.ts allocates ahead, and up to two pages. More, or no block before them, is no writer's doing. */
+export const ALLOCATED_MAX_BYTES = 1024 * 1024 + 2 * 65_536;
 
 export const RECORD = {
   segment: 1,

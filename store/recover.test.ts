@@ -6,6 +6,7 @@ import { segmentPath, shardFolder } from "./folder.ts";
 import { listSessions } from "./read.ts";
 import { recoverShard } from "./recover.ts";
 import { SegmentCursor } from "./segment.ts";
+import { finishBlock } from "./start.ts";
 import { allow, done, events, openSession, openTestRecorder, query, temporaryFolder } from "./testing.ts";
 import { verifyStore } from "./verify.ts";
 
@@ -129,6 +130,33 @@ test("the room behind the last block is no crash tail; whatever stands in it is"
     assert.equal(verifyStore(folder.path).result, "crash tail");
     assert.equal(recoverShard(shardFolder(folder.path, 1), 0).findings[0]?.bytes, at + 1 - image.length);
   }
+});
+
+test("bytes of a client that look like a block are no damage, in a block that a killed writer did not complete", async () => {
+  using folder = temporaryFolder();
+  const { allocated, image, blocks } = await killed(folder.path);
+  const file = segmentPath(shardFolder(folder.path, 1), 1);
+  const forged = Buffer.alloc(24);
+  finishBlock(forged, new DataView(forged.buffer, forged.byteOffset, forged.length), 0, forged.length, 4_000_000_000);
+  const torn = Buffer.from(allocated);
+  torn.writeUInt32LE(1_000, image.length + 8);
+  torn.writeUInt32LE(blocks.length, image.length + 12);
+  forged.copy(torn, image.length + 100);
+  restore(folder.path, torn);
+  assert.equal(verifyStore(folder.path).result, "crash tail");
+  // Something behind the block that was begun is not its.
+  const strange = Buffer.from(torn);
+  strange[image.length + 16 + 1_000] = 1;
+  restore(folder.path, strange);
+  assert.equal(verifyStore(folder.path).result, "tampered");
+  // Nor can it be longer than what was allocated for it.
+  torn.copy(strange);
+  strange.writeUInt32LE(2 ** 31, image.length + 8);
+  restore(folder.path, strange);
+  assert.equal(verifyStore(folder.path).result, "tampered");
+  restore(folder.path, torn);
+  assert.equal(recoverShard(shardFolder(folder.path, 1), 0).findings[0]?.what, "crash tail cut");
+  assert.equal(fs.statSync(file).size, image.length);
 });
 
 test("zeros that no writer left are reported: more than are allocated ahead, or a segment of nothing else", async () => {

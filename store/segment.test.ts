@@ -1,7 +1,9 @@
 import assert from "node:assert/strict";
+import { once } from "node:events";
 import fs from "node:fs";
 import path from "node:path";
 import { test } from "node:test";
+import { Worker } from "node:worker_threads";
 import { BLOCK_HEADER_BYTES } from "./layout.ts";
 import { SegmentCursor } from "./segment.ts";
 import { finishBlock } from "./start.ts";
@@ -47,6 +49,33 @@ test("a reader that met the zeros sees the blocks that come, those of what it ha
   assert.equal(cursor.next()?.payload[0], 5);
   assert.equal(cursor.next(), undefined);
   cursor.close();
+});
+
+test("what looks like a block within one that is being written is no damage once that one is complete", async () => {
+  using folder = temporaryFolder();
+  const { file, put } = segment(folder.path);
+  put(0, 1);
+  const start = BLOCK_HEADER_BYTES + 1;
+  const outer = Buffer.alloc(100, 1);
+  blocks(9, 1).copy(outer, 50);
+  finishBlock(outer, new DataView(outer.buffer, outer.byteOffset, outer.length), 0, outer.length, 1);
+  // A write has come past the inner block and not to its end.
+  const fd = fs.openSync(file, "r+");
+  fs.writeSync(fd, outer, 0, 90, start);
+  const late = new Worker(
+    `setTimeout(() => require("node:fs").writeSync(${fd}, Buffer.from("${outer.toString("hex", 90)}", "hex"), 0, 10, ${start + 90}), 30)`,
+    {
+      eval: true,
+    },
+  );
+  await once(late, "online");
+  const seen: number[] = [];
+  const cursor = new SegmentCursor(file, 1);
+  assert.equal(cursor.each(({ payload }) => seen.push(payload.length), true).kind, "allocated");
+  assert.deepEqual(seen, [1, 84]);
+  await once(late, "exit");
+  cursor.close();
+  fs.closeSync(fd);
 });
 
 test("blocks that a writer adds between two looks are no damage", (context) => {

@@ -54,16 +54,23 @@ export class SegmentCursor {
     return block;
   }
 
-  /** All blocks from here on. @returns what stands after the last of them, not counting what a writer has added meanwhile */
-  each(visit: (block: Block) => void): Rest {
-    for (;;) {
-      for (let block = this.next(); block !== undefined; block = this.next()) visit(block);
+  /**
+   * All blocks from here on.
+   * @param live whether a writer may be at work: damage is then told only if it is still there after 0.3 s
+   * @returns what stands after the last of them, not counting what a writer has added meanwhile
+   */
+  each(visit: (block: Block) => void, live = false): Rest {
+    const pauses = live ? PAUSES_MILLIS : [];
+    for (let looks = 0; ; looks += 1) {
+      for (let block = this.next(); block !== undefined; block = this.next()) {
+        visit(block);
+        looks = 0;
+      }
       const rest = this.rest();
-      if (rest.kind !== "damaged") return rest;
-      // Blocks appear in their order: if the writer put those that were found, it has put the one that seemed to be missing.
-      const late = this.next();
-      if (late === undefined) return rest;
-      visit(late);
+      if (rest.kind !== "damaged" || looks > pauses.length) return rest;
+      // Blocks appear in their order: if the writer put those that were found, it has put the one that seemed to be missing. But what was
+      // found may also be a client's bytes that look like a block, within one that is being put: that takes as long as its thread waits.
+      if (looks > 0) Atomics.wait(NEVER, 0, 0, pauses[looks - 1]);
     }
   }
 
@@ -72,16 +79,29 @@ export class SegmentCursor {
     if (size <= this.position) return { kind: "nothing", bytes: 0 };
     const chunk = Buffer.allocUnsafe(1024 * 1024 + BLOCK_HEADER_BYTES);
     let bytes = 0;
+    let found = false;
+    const unpublishedBytes = this.unpublishedBytes(size);
     for (let base = this.position; base < size; base += chunk.length - BLOCK_HEADER_BYTES) {
       const filled = fs.readSync(this.fd, chunk, 0, chunk.length, base);
       const used = usedBytes(chunk.subarray(0, filled));
       if (used === 0) continue;
       bytes = base + used - this.position;
-      if (this.hasBlock(chunk.subarray(0, filled), base, size)) return { kind: "damaged", bytes: size - this.position };
+      found ||= this.hasBlock(chunk.subarray(0, filled), base, size);
+      if (found && bytes > unpublishedBytes) return { kind: "damaged", bytes: size - this.position };
     }
     if (bytes > 0) return { kind: "torn", bytes };
     const allocated = this.position > 0 && size - this.position <= ALLOCATED_MAX_BYTES;
     return allocated ? { kind: "allocated", bytes: 0 } : { kind: "torn", bytes: size - this.position };
+  }
+
+  /** Length of the next block if all of it but its header's first word may be there (window.ts): what looks like blocks in it is its payload. */
+  private unpublishedBytes(size: number): number {
+    const header = Buffer.alloc(BLOCK_HEADER_BYTES);
+    fs.readSync(this.fd, header, 0, header.length, this.position);
+    const bytes = BLOCK_HEADER_BYTES + header.readUInt32LE(8);
+    const begun = header.readUInt32LE(0) === 0 && header.readUInt32LE(12) === this.sequence;
+    // A window holds the whole block.
+    return begun && bytes <= size - this.position ? bytes : 0;
   }
 
   /** Whether a complete block that comes later than the next one begins in `chunk`, which is the file's from `base` on. */
@@ -157,6 +177,9 @@ export class SegmentCursor {
 const MAGIC_BYTES = Buffer.alloc(4);
 MAGIC_BYTES.writeUInt32LE(BLOCK_MAGIC);
 const ZEROS = Buffer.alloc(4_096);
+/** How long damage is looked at before it is told. */
+const PAUSES_MILLIS = [5, 10, 20, 40, 80, 160];
+const NEVER = new Int32Array(new SharedArrayBuffer(4));
 
 /** Length up to the last byte that is not zero. */
 function usedBytes(bytes: Buffer): number {

@@ -2,6 +2,8 @@ import { MappedWindow } from "../core/native/window.ts";
 
 /** How far ahead of its last block a segment is allocated: a tenth of a second's blocks under full load. */
 export const WINDOW_BYTES = 1024 * 1024;
+/** With less than this free nothing is allocated ahead: what is left belongs to the blocks, and to the denials of all shards (reserve.ts). */
+const SPARE_BYTES = 32 * 1024 * 1024;
 /** A block that is not within the window and longer than this is cheaper to write with a system call. */
 const LARGE_BYTES = WINDOW_BYTES / 4;
 
@@ -56,7 +58,7 @@ export class SegmentWindow implements BlockWindow {
   }
 
   private move(fd: number, position: number): boolean {
-    this.refused = this.mapped?.move(fd, position, WINDOW_BYTES) !== 0;
+    this.refused = this.mapped?.move(fd, position, WINDOW_BYTES, SPARE_BYTES) !== 0;
     this.moveAt = this.refused ? Number.POSITIVE_INFINITY : position + (WINDOW_BYTES / 4) * 3;
     return !this.refused;
   }

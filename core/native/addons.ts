@@ -22,7 +22,7 @@ export type NativeWindow = () => void;
 export interface JournalAddon {
   open(page: Uint32Array): NativeWindow | undefined;
   attach(window: NativeWindow, buffer: Uint8Array): void;
-  move(window: NativeWindow, fd: number, position: number, bytes: number): number;
+  move(window: NativeWindow, fd: number, position: number, bytes: number, spareBytes: number): number;
   release(window: NativeWindow): void;
   checksum(bytes: Uint8Array, start: number, end: number): number | undefined;
 }

@@ -36,10 +36,11 @@ struct Window {
   napi_ref bufferRef = nullptr;
   uint8_t* buffer = nullptr;
   uint32_t bufferBytes = 0;
-  int fd = -1;
   uint8_t* mapping = nullptr;
   uint32_t base = 0;
   uint32_t mapped = 0;
+  // Of the mapping; it has one page more than can be written.
+  uint32_t pageBytes = 0;
 };
 
 // The copy into a mapping that this thread is in the middle of. initial-exec: a signal handler must not allocate.
@@ -72,7 +73,7 @@ bool installHandler() {
 }
 
 void unmap(Window* window) {
-  if (window->mapping != nullptr) munmap(window->mapping, window->mapped);
+  if (window->mapping != nullptr) munmap(window->mapping, window->mapped + window->pageBytes);
   window->mapping = nullptr;
   window->mapped = 0;
 }
@@ -91,7 +92,10 @@ int append(Window* window) {
   put32(block + 12, window->page[kSequence]);
   put32(block + 4, blockCrc32(block + 8, total - 8));
   copying.low = to;
-  copying.high = to + total;
+  // In the page in which a file ends, what is stored behind its end is lost, without a fault. If somebody cut the file there, a store
+  // to the next page does fault, and otherwise it leaves the zero that is there.
+  uint8_t* next = window->mapping + (position - window->base + total + window->pageBytes - 1) / window->pageBytes * window->pageBytes;
+  copying.high = next + 1;
   if (sigsetjmp(copying.landing, 0) != 0) {
     copying.active = 0;
     return EIO;
@@ -99,16 +103,12 @@ int append(Window* window) {
   copying.active = 1;
   __atomic_signal_fence(__ATOMIC_SEQ_CST);
   memcpy(to + 4, block + 4, total - 4);
+  *static_cast<volatile uint8_t*>(next) = 0;
   __atomic_thread_fence(__ATOMIC_RELEASE);
   memcpy(to, block, 4);
   __atomic_signal_fence(__ATOMIC_SEQ_CST);
-  // In the page in which a file ends, what is stored behind its end is lost, without a fault; a write would have extended the file
-  // that somebody cut there. So its end is asked for, which costs a tenth of that write.
-  const bool kept = lseek(window->fd, 0, SEEK_END) >= int64_t{position} + total;
-  if (!kept) memset(to, 0, 4);
-  __atomic_signal_fence(__ATOMIC_SEQ_CST);
   copying.active = 0;
-  return kept ? 0 : EIO;
+  return 0;
 }
 
 napi_value onAppend(napi_env env, napi_callback_info info) {
@@ -158,7 +158,7 @@ napi_value open(napi_env env, napi_callback_info info) {
   return function;
 }
 
-// The window and up to three numbers.
+// The window and up to four more.
 Window* arguments(napi_env env, napi_callback_info info, napi_value* values, size_t wanted) {
   size_t count = wanted;
   void* window = nullptr;
@@ -187,41 +187,44 @@ napi_value attach(napi_env env, napi_callback_info info) {
   return nullptr;
 }
 
-int moveTo(Window* window, int fd, int64_t position, int64_t bytes) {
+int moveTo(Window* window, int fd, int64_t position, int64_t bytes, int64_t spare) {
   if (position > kFileMaxBytes || bytes > kWindowMaxBytes) return EFBIG;
   const int64_t pageBytes = sysconf(_SC_PAGESIZE);
   const int64_t base = position - position % pageBytes;
   const int64_t length = (position - base + bytes + pageBytes - 1) / pageBytes * pageBytes;
-  if (base + length > kFileMaxBytes) return EFBIG;
+  const int64_t whole = length + pageBytes;
+  if (base + whole > kFileMaxBytes) return EFBIG;
   struct statfs system;
   if (fstatfs(fd, &system) != 0) return errno;
   if (system.f_type != kExt && system.f_type != kXfs && system.f_type != kTmpfs) return EOPNOTSUPP;
+  // Also because fallocate may take what there is before it finds that it is not enough.
+  if (static_cast<double>(system.f_bavail) * static_cast<double>(system.f_bsize) < static_cast<double>(whole + spare)) return ENOSPC;
   // fallocate(2), not posix_fallocate: where the file system cannot allocate, that would write zeros over what is there.
-  while (fallocate(fd, 0, base, length) != 0) {
+  while (fallocate(fd, 0, base, whole) != 0) {
     if (errno != EINTR) return errno;
   }
-  void* mapping = mmap(nullptr, static_cast<size_t>(length), PROT_READ | PROT_WRITE, MAP_SHARED, fd, base);
+  void* mapping = mmap(nullptr, static_cast<size_t>(whole), PROT_READ | PROT_WRITE, MAP_SHARED, fd, base);
   if (mapping == MAP_FAILED) return errno;
   unmap(window);
-  window->fd = fd;
   window->mapping = static_cast<uint8_t*>(mapping);
   window->base = static_cast<uint32_t>(base);
   window->mapped = static_cast<uint32_t>(length);
+  window->pageBytes = static_cast<uint32_t>(pageBytes);
   return 0;
 }
 
-// move(window, fd, position, bytes): have [position, position + bytes) of the file allocated and mapped, and nothing that ends before it.
-// The descriptor is used until release(). Returns 0 or an errno, after which the window is where it was.
+// move(window, fd, position, bytes, spare): have [position, position + bytes) of the file and a page after it allocated and mapped, and
+// nothing that ends before it, if `spare` more bytes are free in the file system. Returns 0 or an errno, after which the window is where it was.
 napi_value move(napi_env env, napi_callback_info info) {
-  napi_value values[4];
-  Window* window = arguments(env, info, values, 4);
+  napi_value values[5];
+  Window* window = arguments(env, info, values, 5);
   if (window == nullptr) return nullptr;
-  int64_t fd = 0, position = 0, bytes = 0;
+  int64_t fd = 0, position = 0, bytes = 0, spare = 0;
   if (!readInt(env, values[1], 0, INT32_MAX, &fd) || !readInt(env, values[2], 0, kNumberMax, &position) ||
-      !readInt(env, values[3], 1, kNumberMax, &bytes)) {
-    return badArgument(env, "move takes a window, a descriptor, a position and a length");
+      !readInt(env, values[3], 1, kNumberMax, &bytes) || !readInt(env, values[4], 0, kNumberMax, &spare)) {
+    return badArgument(env, "move takes a window, a descriptor, a position, a length and what must be free");
   }
-  return number(env, moveTo(window, static_cast<int>(fd), position, bytes));
+  return number(env, moveTo(window, static_cast<int>(fd), position, bytes, spare));
 }
 
 // release(window): unmap; the file keeps its length.

@@ -131,6 +131,8 @@ test("a full disk is told when the window is allocated, not when it is written",
     const { fd } = newFile(disk);
     const window = opened();
     assert.equal(window.move(fd, 0, 128 * 1024), ENOSPC);
+    assert.equal(window.move(fd, 0, 32 * 1024, 48 * 1024), ENOSPC, "not enough would be left");
+    assert.equal(fs.fstatSync(fd).blocks, 0);
     assert.equal(window.move(fd, 0, 32 * 1024), 0);
     const filler = fs.openSync(path.join(disk, "filler"), "w");
     assert.throws(
@@ -190,13 +192,16 @@ test("a file that somebody cuts within the page being written fails the append a
   const buffer = Buffer.alloc(200, 1);
   assert.equal(window.move(fd, 0, WINDOW_BYTES), 0);
   for (const position of [0, 200]) assert.equal(window.append(buffer, 0, 200, position, position / 200), 0);
-  for (const size of [400, 599]) {
+  for (const size of [400, 599, 600]) {
     fs.truncateSync(name, size);
     assert.equal(window.append(buffer, 0, 200, 400, 2), EIO);
   }
-  fs.truncateSync(name, 600);
+  assert.equal(window.move(fd, 400, WINDOW_BYTES), 0);
   assert.equal(fs.readFileSync(name).readUInt32LE(400), 0, "what was refused has no header, should the file grow again");
   assert.equal(window.append(buffer, 0, 200, 400, 2), 0);
+  // Up to the window's last byte: the page that tells is one more.
+  fs.truncateSync(name, 400 + WINDOW_BYTES - 1);
+  assert.equal(window.append(buffer, 0, 200, 400 + WINDOW_BYTES - 200, 3), EIO);
   window.release();
   fs.closeSync(fd);
 });

@@ -63,11 +63,12 @@ export class MappedWindow {
   }
 
   /**
-   * Allocate and map [position, position + bytes) of the file; what was mapped before that is no more. Release before the file is closed.
+   * Allocate and map [position, position + bytes) of the file; what was mapped before that is no more.
+   * @param spareBytes what must be free in the file system beyond that
    * @returns 0, or an errno: then the window is where it was
    */
-  move(fd: number, position: number, bytes: number): number {
-    const problem = this.addon.move(this.native, fd, position, bytes);
+  move(fd: number, position: number, bytes: number, spareBytes = 0): number {
+    const problem = this.addon.move(this.native, fd, position, bytes, spareBytes);
     if (problem === 0) {
       this.base = position;
       this.end = position + bytes;

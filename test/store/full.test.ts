@@ -5,6 +5,7 @@ import path from "node:path";
 import { test } from "node:test";
 import { setTimeout as sleep } from "node:timers/promises";
 import { allow, deny, done, events, openSession, openTestRecorder, query, temporaryFolder } from "../../store/testing.ts";
+import { SegmentWindow } from "../../store/window.ts";
 
 /** A file system of its own, or undefined where this process may not mount one. */
 function smallDisk(folder: string, size: string): { readonly [Symbol.dispose]: () => void } | undefined {
@@ -47,7 +48,6 @@ test("a full disk refuses batches, keeps denials, and recovers when there is roo
     }
     session.outcome(denial, "denied", 0, 0, undefined, undefined);
   }
-  // What the segment had allocated before the disk was full takes the first of them.
   assert.ok(refused > 370, `${refused} refused`);
   await sleep(60);
   const during = await events(folder.path);
@@ -63,6 +63,19 @@ test("a full disk refuses batches, keeps denials, and recovers when there is roo
   assert.ok(all.some((event) => event.statement === "select 'after'"));
   const notice = all.find((event) => event.detail?.what === "recording failed and works again");
   assert.equal(notice?.detail?.refusedOperations, refused);
+});
+
+test("near a full disk no room is taken ahead from what other shards keep back for denials", (context) => {
+  using folder = temporaryFolder();
+  const disk = smallDisk(folder.path, "16m");
+  if (disk === undefined) return context.skip("mounting a tmpfs needs privileges");
+  using _disk = disk;
+  const window = new SegmentWindow();
+  const fd = fs.openSync(path.join(folder.path, "segment"), "wx+");
+  assert.equal(window.append(fd, Buffer.alloc(100), 0, 100, 0, 0), false, "the block has to be written");
+  assert.equal(fs.fstatSync(fd).blocks, 0);
+  window.release();
+  fs.closeSync(fd);
 });
 
 test("too little free space stops sessions before LMDB meets a full disk", { timeout: 60_000 }, async (context) => {
