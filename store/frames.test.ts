@@ -376,6 +376,47 @@ function failing(real: WriteBuffers, code: string): WriteBuffers {
     real(fd, buffers.slice(0, 1), position, () => done(Object.assign(new Error(`${code}: made by the test`), { code }), 0));
 }
 
+test("a refusal holds for the whole turn: a commit between a session's record and its write does not use it up", async () => {
+  using folder = temporaryFolder();
+  let faulty = false;
+  const recorder = openTestRecorder(folder.path, 1, {
+    writeBuffers: (fd, buffers, position, done) => (faulty ? failing(fs.writev, "EIO") : fs.writev)(fd, buffers, position, done),
+  });
+  const session = openSession(recorder, "s-1", "full");
+  record(recorder, session, 0, 1);
+  faulty = true;
+  await assert.rejects(recorder.flush(), { code: "SLUICE_RECORD_FAILED" });
+  const refused = { code: "SLUICE_RECORD_FAILED", message: /EIO/ };
+  assert.throws(() => record(recorder, session, 1, 2), refused);
+  assert.throws(() => recorder.commit(), refused, "what another wire sends has been refused; the session's own write comes now");
+  await new Promise((resolve) => setImmediate(resolve));
+  assert.throws(() => recorder.commit(), refused, "written outside a batch, so sent in the check phase");
+  await new Promise((resolve) => setTimeout(resolve, 5));
+  recorder.commit();
+  faulty = false;
+  await recorder.close();
+});
+
+test("closing while writing fails tries once more before it gives up what was taken", async () => {
+  for (const recovers of [true, false]) {
+    using folder = temporaryFolder();
+    let faulty = false;
+    const recorder = openTestRecorder(folder.path, 1, {
+      writeBuffers: (fd, buffers, position, done) => (faulty ? failing(fs.writev, "EIO") : fs.writev)(fd, buffers, position, done),
+    });
+    const session = openSession(recorder, "s-1", "full");
+    record(recorder, session, 0, 20);
+    await recorder.flush();
+    faulty = true;
+    record(recorder, session, 20, 200);
+    await assert.rejects(recorder.flush(), { code: "SLUICE_RECORD_FAILED" });
+    faulty = !recovers;
+    if (recovers) await recorder.close();
+    else await assert.rejects(recorder.close(), { code: "SLUICE_RECORD_FAILED", message: /EIO/ });
+    assert.ok((await recorded(folder.path, "s-1")).equals(pieces(0, recovers ? 200 : 20)));
+  }
+});
+
 test("the index is never ahead of the files, and one group is written at a time", async () => {
   using folder = temporaryFolder();
   const held: (() => void)[] = [];
