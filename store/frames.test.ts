@@ -157,6 +157,25 @@ test("a block that is lost before it was indexed is missed by its number", async
   }
 });
 
+test("blocks that are missing in a row are one report, however many a damaged number makes them", { timeout: 10_000 }, async () => {
+  using folder = temporaryFolder();
+  await recordedShard(folder.path);
+  const environment = openEnvironment(environmentFolder(shardFolder(folder.path, 1)), false);
+  for (const { key, value } of [...environment.places.getRange({})]) {
+    const damaged = Buffer.from(value);
+    // The number of the run's second block; each has one owner.
+    damaged.writeUInt32LE(3_000_000_000, 12 + 20);
+    await environment.places.put(key, damaged);
+  }
+  for (const { key, value } of [...environment.sessions.getRange({})])
+    await environment.sessions.put(key, { ...value, lastBlock: 4_000_000_000 });
+  await environment.root.close();
+  const found: string[] = [];
+  await recorded(folder.path, "s-1", (error) => found.push(error.message));
+  assert.match(found[0] ?? "", /^block 2 .*: it and all others before block 3000000000 are missing/);
+  assert.ok(found.length < 5, `${found.length} reports`);
+});
+
 test("what was written is synced within a second or so; after a failed sync writing goes on in a new segment", async (context) => {
   using folder = temporaryFolder();
   const errors: Error[] = [];
