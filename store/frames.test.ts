@@ -176,6 +176,19 @@ test("blocks that are missing in a row are one report, however many a damaged nu
   assert.ok(found.length < 5, `${found.length} reports`);
 });
 
+test("block numbers that are used up, or seem so, refuse the start: they do not wrap", async () => {
+  using folder = temporaryFolder();
+  await recordedShard(folder.path);
+  const environment = openEnvironment(environmentFolder(shardFolder(folder.path, 1)), false);
+  for (const { key, value } of [...environment.places.getRange({})]) {
+    const damaged = Buffer.from(value);
+    damaged.writeUInt32LE(0xffff_fffe, value.length - 20);
+    await environment.places.put(key, damaged);
+  }
+  await environment.root.close();
+  assert.throws(() => openTestRecorder(folder.path), { code: "SLUICE_STORE_UNUSABLE", message: /4294967294/ });
+});
+
 test("what was written is synced within a second or so; after a failed sync writing goes on in a new segment", async (context) => {
   using folder = temporaryFolder();
   const errors: Error[] = [];
