@@ -261,7 +261,10 @@ export function* sessionBlocks(
   let seen: BlockPlace | undefined;
   let next = first;
   const gap = function* (number: number): Generator<SessionBlock, void, void> {
-    for (; next < number; next += 1) yield { number: next, damage: "it is missing, and it may have held bytes of this session" };
+    // One report for all of them: behind a damaged number there can be billions.
+    if (next === number - 1) yield { number: next, damage: "it is missing, and it may have held bytes of this session" };
+    else if (next < number)
+      yield { number: next, damage: `it and all others before block ${number} are missing, and they may have held bytes of this session` };
     next = number + 1;
   };
   try {

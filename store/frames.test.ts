@@ -157,6 +157,38 @@ test("a block that is lost before it was indexed is missed by its number", async
   }
 });
 
+test("blocks that are missing in a row are one report, however many a damaged number makes them", { timeout: 10_000 }, async () => {
+  using folder = temporaryFolder();
+  await recordedShard(folder.path);
+  const environment = openEnvironment(environmentFolder(shardFolder(folder.path, 1)), false);
+  for (const { key, value } of [...environment.places.getRange({})]) {
+    const damaged = Buffer.from(value);
+    // The number of the run's second block; each has one owner.
+    damaged.writeUInt32LE(3_000_000_000, 12 + 20);
+    await environment.places.put(key, damaged);
+  }
+  for (const { key, value } of [...environment.sessions.getRange({})])
+    await environment.sessions.put(key, { ...value, lastBlock: 4_000_000_000 });
+  await environment.root.close();
+  const found: string[] = [];
+  await recorded(folder.path, "s-1", (error) => found.push(error.message));
+  assert.match(found[0] ?? "", /^block 2 .*: it and all others before block 3000000000 are missing/);
+  assert.ok(found.length < 5, `${found.length} reports`);
+});
+
+test("block numbers that are used up, or seem so, refuse the start: they do not wrap", async () => {
+  using folder = temporaryFolder();
+  await recordedShard(folder.path);
+  const environment = openEnvironment(environmentFolder(shardFolder(folder.path, 1)), false);
+  for (const { key, value } of [...environment.places.getRange({})]) {
+    const damaged = Buffer.from(value);
+    damaged.writeUInt32LE(0xffff_fffe, value.length - 20);
+    await environment.places.put(key, damaged);
+  }
+  await environment.root.close();
+  assert.throws(() => openTestRecorder(folder.path), { code: "SLUICE_STORE_UNUSABLE", message: /4294967294/ });
+});
+
 test("what was written is synced within a second or so; after a failed sync writing goes on in a new segment", async (context) => {
   using folder = temporaryFolder();
   const errors: Error[] = [];
@@ -375,6 +407,47 @@ function failing(real: WriteBuffers, code: string): WriteBuffers {
     // As a file system does it: a part arrives, then the error.
     real(fd, buffers.slice(0, 1), position, () => done(Object.assign(new Error(`${code}: made by the test`), { code }), 0));
 }
+
+test("a refusal holds for the whole turn: a commit between a session's record and its write does not use it up", async () => {
+  using folder = temporaryFolder();
+  let faulty = false;
+  const recorder = openTestRecorder(folder.path, 1, {
+    writeBuffers: (fd, buffers, position, done) => (faulty ? failing(fs.writev, "EIO") : fs.writev)(fd, buffers, position, done),
+  });
+  const session = openSession(recorder, "s-1", "full");
+  record(recorder, session, 0, 1);
+  faulty = true;
+  await assert.rejects(recorder.flush(), { code: "SLUICE_RECORD_FAILED" });
+  const refused = { code: "SLUICE_RECORD_FAILED", message: /EIO/ };
+  assert.throws(() => record(recorder, session, 1, 2), refused);
+  assert.throws(() => recorder.commit(), refused, "what another wire sends has been refused; the session's own write comes now");
+  await new Promise((resolve) => setImmediate(resolve));
+  assert.throws(() => recorder.commit(), refused, "written outside a batch, so sent in the check phase");
+  await new Promise((resolve) => setTimeout(resolve, 5));
+  recorder.commit();
+  faulty = false;
+  await recorder.close();
+});
+
+test("closing while writing fails tries once more before it gives up what was taken", async () => {
+  for (const recovers of [true, false]) {
+    using folder = temporaryFolder();
+    let faulty = false;
+    const recorder = openTestRecorder(folder.path, 1, {
+      writeBuffers: (fd, buffers, position, done) => (faulty ? failing(fs.writev, "EIO") : fs.writev)(fd, buffers, position, done),
+    });
+    const session = openSession(recorder, "s-1", "full");
+    record(recorder, session, 0, 20);
+    await recorder.flush();
+    faulty = true;
+    record(recorder, session, 20, 200);
+    await assert.rejects(recorder.flush(), { code: "SLUICE_RECORD_FAILED" });
+    faulty = !recovers;
+    if (recovers) await recorder.close();
+    else await assert.rejects(recorder.close(), { code: "SLUICE_RECORD_FAILED", message: /EIO/ });
+    assert.ok((await recorded(folder.path, "s-1")).equals(pieces(0, recovers ? 200 : 20)));
+  }
+});
 
 test("the index is never ahead of the files, and one group is written at a time", async () => {
   using folder = temporaryFolder();

@@ -2,7 +2,7 @@ import type { Database } from "lmdb";
 import { unpackMultiple } from "msgpackr";
 import { copyInto } from "../core/bytes/copy.ts";
 import type { Environment } from "./environment.ts";
-import { describe } from "./folder.ts";
+import { describe, unusable } from "./folder.ts";
 import {
   FRAMES_BLOCK_BYTES,
   FRAMES_HEADER_BYTES,
@@ -15,6 +15,9 @@ import {
 import { type FrameFinding, PlaceRun, recoverFrames } from "./frame-index.ts";
 import type { Keeper } from "./keeper.ts";
 
+/** Numbers are 32 bits wide, in the files and in the index. A start is refused some way before they end. */
+const BLOCK_NUMBER_MAX = 0xffff_ffff;
+const START_NUMBER_MAX = 0xff00_0000;
 /** A frame is split rather than started with less room than this. */
 const SPLIT_MIN_BYTES = 64;
 const FLUSH_MILLIS = 50;
@@ -101,6 +104,12 @@ export class FrameWriter {
     const found = recoverFrames(folder, environment, (block) =>
       this.index(block, block.number, block.offset, block.payload.length, ownersOf(block.payload)),
     );
+    if (found.lastNumber > START_NUMBER_MAX)
+      throw unusable(
+        `its last block of recorded bytes has the number ${found.lastNumber}: the numbers are used up, or the index is damaged`,
+        undefined,
+        "Keep this data folder as it is, and give the gateway a new one.",
+      );
     this.findings = found.findings;
     this.number = found.lastNumber + 1;
     this.file = new FrameFile(
@@ -124,7 +133,8 @@ export class FrameWriter {
   }
 
   add(owner: FrameOwner, request: number, direction: number, micros: number, bytes: Uint8Array, start: number, end: number): void {
-    if (this.keeper.failure !== undefined || this.keeper.inFlightBytes + this.waitingBytes > this.hardBytes) {
+    const { failure, inFlightBytes } = this.keeper;
+    if (failure !== undefined || inFlightBytes + this.waitingBytes > this.hardBytes || this.number >= BLOCK_NUMBER_MAX) {
       this.dropped = true;
       return;
     }

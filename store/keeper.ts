@@ -82,6 +82,13 @@ export class Keeper {
     if (this.failure !== undefined) throw this.failure;
   }
 
+  /** Try what failed at once instead of in a second: for the end, where there is no later. Rejects when it fails again. */
+  async retried(): Promise<void> {
+    clearTimeout(this.timer);
+    this.probe();
+    await this.settled();
+  }
+
   close(): void {
     this.closed = true;
     clearTimeout(this.timer);

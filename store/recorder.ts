@@ -68,6 +68,9 @@ class ShardRecorder implements Recorder {
   private nextSession: number;
   private wasCongested = false;
   private closing = false;
+  /** Why commits throw until the turn's writes are gone. */
+  private refusal: unknown;
+  private refusals = 0;
 
   constructor(folder: string, shard: number, environment: Environment, recovered: Recovered, options: RecorderOptions) {
     this.folder = folder;
@@ -153,14 +156,37 @@ class ShardRecorder implements Recorder {
   commit(): void {
     const { dropped } = this.frames;
     this.frames.dropped = false;
-    this.journal.commit();
-    if (!dropped) return;
-    this.stats.failed += 1;
-    throw (
-      this.keeper.failure ??
-      new SluiceError("SLUICE_RECORD_FAILED", "session recordings arrive faster than the disk takes them", {
-        hint: "Record less of the results, or use a faster disk.",
-      })
+    try {
+      this.journal.commit();
+    } catch (error) {
+      this.refuse(error);
+      throw error;
+    }
+    if (dropped) {
+      this.stats.failed += 1;
+      this.refuse(
+        this.keeper.failure ??
+          new SluiceError("SLUICE_RECORD_FAILED", "session recordings arrive faster than the disk takes them", {
+            hint: "Record less of the results, or use a faster disk.",
+          }),
+      );
+    }
+    if (this.refusal !== undefined) throw this.refusal;
+  }
+
+  /**
+   * One refusal holds for everything of its turn: a commit can come between a session's record and its write (the page is full of
+   * others' bytes, or another transport sends first), and would use the refusal up. Whatever is written in this turn leaves in the
+   * next check phase at the latest, so before the second of these.
+   */
+  private refuse(refusal: unknown): void {
+    this.refusal = refusal;
+    this.refusals += 1;
+    const last = this.refusals;
+    setImmediate(() =>
+      setImmediate(() => {
+        if (this.refusals === last) this.refusal = undefined;
+      }),
     );
   }
 
@@ -184,7 +210,7 @@ class ShardRecorder implements Recorder {
     this.frames.flush();
     try {
       await this.journal.close();
-      await this.keeper.settled();
+      await this.keeper.settled().catch(() => this.keeper.retried());
       await this.frames.sync();
     } finally {
       this.keeper.close();
