@@ -36,13 +36,15 @@ export function recorderCases(): MicroCases {
   // Bind's parameter section: no formats, one value of four bytes, no result formats.
   const parameters = Buffer.from("\0\0\0\x01\0\0\0\x044711\0\0", "latin1");
   const answer = Buffer.alloc(70);
-  const run = (recordsAnswer: boolean) => () => {
+  const run = (recordsAnswer: boolean) => async () => {
     for (let i = 0; i < BATCH; i++) {
       const request = session.intent(decision, statement, parameters, 0, parameters.length);
       if (recordsAnswer) session.toClient(request, answer, 0, answer.length, 0, answer.length);
       session.outcome(request, "done", 1, answer.length, undefined, undefined);
     }
     recorder.commit();
+    // As a session would: it waits while the disk is behind.
+    if (recorder.congested) await recorder.flush();
   };
   return {
     cases: [

@@ -208,17 +208,22 @@ export async function relayCases(): Promise<MicroCases> {
   if (passed() - before !== answer.length) throw new Error("the benchmark's query was not answered");
   let turn = 0;
   const rows = Buffer.concat([rowDescription(), ...Array.from({ length: ROWS }, () => dataRow), complete, ready]);
+  // As wires that are paused: they wait while the disk is behind.
+  const answered = async () => {
+    recorder.commit();
+    if (recorder.congested) await recorder.flush();
+  };
   const result = ({ client, upstream }: ReturnType<typeof session>) => {
     deliver(client, simple[0]!);
     recorder.commit();
     deliver(upstream, rows);
-    recorder.commit();
+    return answered();
   };
   const simpleQueries = (all: typeof sessions) => {
     for (const { client } of all) deliver(client, simple[turn++ % simple.length]!);
     recorder.commit();
     for (const { upstream } of all) deliver(upstream, simpleAnswer);
-    recorder.commit();
+    return answered();
   };
   return {
     cases: [
@@ -230,7 +235,7 @@ export async function relayCases(): Promise<MicroCases> {
           for (const { client } of sessions) deliver(client, prepared.ask);
           recorder.commit();
           for (const { upstream } of sessions) deliver(upstream, answer);
-          recorder.commit();
+          return answered();
         },
       },
       {

@@ -16,7 +16,7 @@ export interface MicroCase {
   readonly unit: string;
   /** Bytes one operation looks at, where throughput says more than time. */
   readonly bytes?: number;
-  readonly run: () => void;
+  readonly run: () => void | Promise<void>;
 }
 
 export interface MicroCases {

@@ -2,7 +2,6 @@ import { copyOf, Keep, zeroIn } from "../../core/bytes/copy.ts";
 import { SluiceError } from "../../core/errors.ts";
 import { LIMITS } from "../../core/limits.ts";
 import type { Refused } from "../../core/verdict.ts";
-import type { StatementRecord } from "../../store/types.ts";
 import { NameReader, readBind } from "./bind.ts";
 import { copyDataPasses, copyInEnds, inCopyIn } from "./copy-in.ts";
 import { type Decision, UNKNOWN_RELATION } from "./decide.ts";
@@ -19,7 +18,7 @@ import { FUNCTION_CALL, heldRefusal, maskRefusal, REFUSED_PARSE, REFUSED_QUERY, 
 import type { Relay } from "./relay.ts";
 import { unmaskable } from "./rows.ts";
 import type { Classified } from "./sql/types.ts";
-import type { Portal, PreparedStatement } from "./statements.ts";
+import { type Portal, type PreparedStatement, recordOf } from "./statements.ts";
 import { certain } from "./uncommitted.ts";
 
 const FLUSH = flush();
@@ -223,9 +222,9 @@ export class FrontendReader implements MessageVisitor {
     if (decision === "hold") return HOLD;
     const name = this.#nameReader.read(bytes, start + 5, nameEnd);
     const shown = classified.secrets.length > 0 ? redact(bytes.subarray(nameEnd + 1, textEnd), classified.secrets) : undefined;
-    const statementText = shown === undefined ? utf8(bytes, nameEnd + 1, textEnd) : utf8(shown, 0, shown.length);
-    const record: StatementRecord = { text: statementText, storeSlot: -1 };
-    if (shown !== undefined) this.#redacted = parse(name, statementText);
+    const record =
+      shown === undefined ? recordOf(classified, bytes, nameEnd + 1, textEnd) : { text: utf8(shown, 0, shown.length), storeSlot: -1 };
+    if (shown !== undefined) this.#redacted = parse(name, record.text);
     // A verdict that depends on parameters or time is only final at Execute; what is refused without them is refused here.
     if (decision.verdict.kind !== "allowed" && decision.verdict.stable) {
       const request = relay.recorder.intent(decision.record, record, NO_BYTES, 0, 0);
@@ -233,7 +232,7 @@ export class FrontendReader implements MessageVisitor {
     }
     const statement: PreparedStatement = {
       classified,
-      text: statementText,
+      text: record.text,
       record,
       columns: undefined,
       describedIn: undefined,

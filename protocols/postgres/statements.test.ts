@@ -1,6 +1,7 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
-import { Names, together } from "./statements.ts";
+import type { Classified } from "./sql/types.ts";
+import { Names, recordOf, together } from "./statements.ts";
 
 test("changes of one pipeline are taken back together", () => {
   const names = new Names<string>();
@@ -74,4 +75,20 @@ test("the end of a transaction takes what was made before it, not what is on its
   again.undo();
   assert.equal(names.get("again"), undefined, "there is nothing to fall back to");
   assert.equal(names.size, 0);
+});
+
+test("the same text has the same place on record, another one of its shape has not", () => {
+  const classified = { written: { last: undefined } } as unknown as Classified;
+  const of = (text: string, padding = "") => {
+    const bytes = Buffer.from(`${padding}${text}`);
+    return recordOf(classified, bytes, padding.length, bytes.length);
+  };
+  const first = of("select 1");
+  assert.equal(first.text, "select 1");
+  first.storeSlot = 7;
+  assert.equal(of("select 1", "PP"), first);
+  assert.deepEqual(of("select 2"), { text: "select 2", storeSlot: -1 });
+  assert.notEqual(of("select 1"), first);
+  const long = `select ${"1".repeat(2_000)}`;
+  assert.notEqual(of(long), of(long), "long texts are not kept");
 });

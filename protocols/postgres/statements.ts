@@ -1,6 +1,8 @@
+import { copyOf, sameBytes } from "../../core/bytes/copy.ts";
 import { SluiceError } from "../../core/errors.ts";
 import { LIMITS } from "../../core/limits.ts";
 import type { StatementRecord } from "../../store/types.ts";
+import { utf8 } from "./notices.ts";
 import type { Columns } from "./rows.ts";
 import type { Classified } from "./sql/types.ts";
 
@@ -15,6 +17,22 @@ export interface PreparedStatement {
   describedIn: object | undefined;
   /** The session's count of schema changes at that time. */
   describedAt: number;
+}
+
+/** Longer texts are not kept beside their shape. */
+const WRITTEN_MAX_BYTES = 1_024;
+
+/**
+ * What Parse's text is on record. Drivers parse the same few texts over and over: their text is decoded, and put on record, once
+ * and not every time.
+ */
+export function recordOf(classified: Classified, bytes: Uint8Array, start: number, end: number): StatementRecord {
+  const { written } = classified;
+  const last = written?.last;
+  if (last !== undefined && sameBytes(bytes, start, end, last.bytes)) return last.record;
+  const record: StatementRecord = { text: utf8(bytes, start, end), storeSlot: -1 };
+  if (written !== undefined && end - start <= WRITTEN_MAX_BYTES) written.last = { bytes: copyOf(bytes, start, end), record };
+  return record;
 }
 
 /** A portal: a statement bound to parameters and result formats. */

@@ -1,3 +1,5 @@
+import type { StatementRecord } from "../../../store/types.ts";
+
 /** A relation as the statement names it; schema undefined: found through search_path. */
 export interface RelationName {
   readonly schema: string | undefined;
@@ -103,8 +105,16 @@ export interface CopyOut {
   readonly format: CopyFormat | string;
 }
 
+/** A text as it was written, and its place on record. */
+export interface WrittenText {
+  readonly bytes: Uint8Array;
+  readonly record: StatementRecord;
+}
+
 /** What the grammar says about one message's SQL text: immutable, independent of identity and session; cached by shape. */
 export interface Classified {
+  /** A note beside it: the text that Parse brought under this shape last (recordOf). Where there is no cache, there is none. */
+  readonly written?: { last: WrittenText | undefined };
   readonly accesses: readonly StatementAccess[];
   readonly statements: number;
   /** UPDATE or DELETE without WHERE, at any level. */

@@ -242,6 +242,7 @@ export class Walk {
       accesses.push({ action, relations: [...pending.relations.values()], others: [...pending.others] });
     }
     return Object.freeze({
+      written: { last: undefined },
       accesses,
       statements,
       unfiltered: this.unfiltered,
