@@ -74,7 +74,6 @@ export class FrameWriter {
   private readonly hardBytes: number;
   private readonly stats: { frameBytes: number };
   private current: FrameBlock = newBlock();
-  private block: Buffer = this.current.buffer;
   private view: DataView = this.current.view;
   private end = FRAMES_HEADER_BYTES;
   private owners: number[] = [];
@@ -160,7 +159,7 @@ export class FrameWriter {
       view.setFloat64(at + 13, micros);
       view.setUint8(at + 21, 0xc6);
       view.setUint32(at + 22, length);
-      copyInto(bytes, from, from + length, this.block, at + FRAME_HEADER_BYTES);
+      copyInto(bytes, from, from + length, this.current, at + FRAME_HEADER_BYTES);
       this.end = at + FRAME_HEADER_BYTES + length;
       from += length;
     }
@@ -202,7 +201,6 @@ export class FrameWriter {
     this.owners = [];
     this.end = FRAMES_HEADER_BYTES;
     this.current = this.spare.pop() ?? newBlock();
-    this.block = this.current.buffer;
     this.view = this.current.view;
   }
 

@@ -86,7 +86,8 @@ export class RecordedSession implements SessionRecorder, FrameOwner {
     if (statement !== undefined && statement.storeSlot < journal.slotBase) defineStatement(journal, statement);
     const { effect } = decision;
     const at = journal.begin(INTENT_BYTES + end - start, RECORD.intent, effect === "allow" ? 0 : EFFECTS.indexOf(effect), 0);
-    const { view, buffer } = journal.staging;
+    const { staging } = journal;
+    const { view } = staging;
     const request = this.lastRequest + 1;
     this.lastRequest = request;
     view.setUint32(at + 8, this.number, true);
@@ -94,7 +95,7 @@ export class RecordedSession implements SessionRecorder, FrameOwner {
     view.setUint32(at + 16, decision.storeSlot, true);
     view.setUint32(at + 20, statement === undefined ? NO_STATEMENT : statement.storeSlot, true);
     view.setFloat64(at + 24, journal.nowMicros(), true);
-    copyInto(bytes, start, end, buffer, at + INTENT_BYTES);
+    copyInto(bytes, start, end, staging, at + INTENT_BYTES);
     const operation = this.context.spare.pop() ?? new Operation();
     operation.request = request;
     operation.lost = false;

@@ -1,3 +1,4 @@
+import { performance } from "node:perf_hooks";
 import { setTimeout as sleep } from "node:timers/promises";
 import { decodeCursor, encodeCursor, type Position } from "./cursor.ts";
 import { type Expanded, Expander } from "./expand.ts";

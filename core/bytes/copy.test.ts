@@ -1,30 +1,64 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
-import { copyInto, copyOf, Keep, sameBytes, zeroIn } from "./copy.ts";
+import { copyInto, copyOf, destination, Keep, Seen, zeroIn } from "./copy.ts";
 
 const source = Uint8Array.from({ length: 500 }, (_, index) => index & 0xff);
 
-test("copies of every length are what a slice would be, and are their own", () => {
-  for (let length = 0; length <= 300; length += 1) {
-    const copy = copyOf(source, 7, 7 + length);
-    assert.deepEqual(copy, source.slice(7, 7 + length));
-    assert.notEqual(copy.buffer, source.buffer);
-    const target = new Uint8Array(400).fill(0xee);
-    copyInto(source, 7, 7 + length, target, 50);
-    assert.deepEqual(target.subarray(50, 50 + length), source.subarray(7, 7 + length));
-    assert.ok(target.subarray(0, 50).every((byte) => byte === 0xee) && target.subarray(50 + length).every((byte) => byte === 0xee));
+test("copies of every length, from and to memory of any kind, are what a slice would be, and are their own", () => {
+  for (const from of [source, Buffer.from(source), new Uint8Array([9, 9, 9, ...source]).subarray(3)]) {
+    for (let length = 0; length <= 400; length += 1) {
+      const copy = copyOf(from, 7, 7 + length);
+      assert.deepEqual(copy, source.slice(7, 7 + length));
+      assert.notEqual(copy.buffer, from.buffer);
+      const target = new Uint8Array(500).fill(0xee);
+      copyInto(from, 7, 7 + length, destination(target.subarray(10)), 50);
+      assert.deepEqual(target.subarray(60, 60 + length), source.subarray(7, 7 + length));
+      assert.ok(target.subarray(0, 60).every((byte) => byte === 0xee) && target.subarray(60 + length).every((byte) => byte === 0xee));
+    }
+  }
+});
+
+test("neither the source nor the destination is left", () => {
+  const to = destination(new Uint8Array(1_000).subarray(0, 300));
+  for (const length of [1, 7, 8, 9, 100, 256, 257, 290]) {
+    assert.throws(() => copyInto(source.subarray(0, 300), 301 - length, 301, to, 0), RangeError, `source, ${length} bytes`);
+    assert.throws(() => copyInto(source, 0, length, to, 301 - length), RangeError, `destination, ${length} bytes`);
+    copyInto(source, 0, length, to, 300 - length);
+  }
+});
+
+test("arrays that take turns, and share memory, are told apart", () => {
+  const memory = Uint8Array.from({ length: 256 }, (_, index) => index);
+  const arrays = [memory, memory.subarray(16), memory.subarray(32, 64), Buffer.from(memory.buffer, 48), Uint8Array.from(memory).reverse()];
+  const large = new Uint8Array(3 * 1024 * 1024).fill(0x5a);
+  const to = destination(new Uint8Array(16));
+  for (let round = 0; round < 500; round += 1) {
+    const from = round % 50 === 0 ? large : arrays[(round * 7 + (round >> 3)) % arrays.length]!;
+    copyInto(from, 3, 15, to, 2);
+    assert.deepEqual([...to.buffer.subarray(2, 14)], [...from.subarray(3, 15)]);
   }
 });
 
 test("a difference in length or in any byte is seen", () => {
-  const bytes = source.slice(0, 40);
-  assert.ok(sameBytes(source, 0, 40, bytes));
-  assert.ok(!sameBytes(source, 0, 39, bytes) && !sameBytes(source, 0, 41, bytes));
-  for (let index = 0; index < 40; index += 1) {
-    const other = bytes.slice();
-    other[index]! ^= 1;
-    assert.ok(!sameBytes(source, 0, 40, other));
+  for (const length of [0, 1, 3, 4, 7, 40, 43]) {
+    const seen = new Seen(source, 5, 5 + length);
+    assert.ok(seen.is(Buffer.from(source), 5, 5 + length));
+    assert.ok(!seen.is(source, 5, 6 + length));
+    if (length > 0) assert.ok(!seen.is(source, 5, 4 + length));
+    for (let index = 0; index < length; index += 1) {
+      const other = source.slice(5, 5 + length);
+      assert.ok(seen.is(other, 0, length));
+      other[index]! ^= 0x80;
+      assert.ok(!seen.is(other, 0, length));
+    }
   }
+});
+
+test("what was seen is a copy", () => {
+  const bytes = source.slice(0, 20);
+  const seen = new Seen(bytes, 2, 12);
+  bytes.fill(0);
+  assert.ok(seen.is(source, 2, 12));
 });
 
 test("the first zero within the range is found, near or far, and none beyond it", () => {

@@ -1,55 +1,131 @@
-/** Below this a loop is faster than making a view for TypedArray.set(). */
-const LOOP_BYTES = 96;
+/**
+ * Copying and comparing the short ranges that messages consist of. Everything goes through DataViews: there is one kind of them, so the
+ * loops stay fast whatever mixture of Buffers and Uint8Arrays comes by, where a loop over `bytes[index]` asks for each byte which kind it
+ * has. Eight bytes a step: a BigInt that only goes from one view to another is a machine word, not an object.
+ */
 
-/** Copy from[start, end) to `to` at `at`; the ranges must not overlap. @throws RangeError when `to` has no room (for short copies: silently cut) */
-export function copyInto(from: Uint8Array, start: number, end: number, to: Uint8Array, at: number): void {
+/** Up to this a loop is faster than making a view for TypedArray.set(). */
+const LOOP_BYTES = 256;
+const NEAR_BYTES = 96;
+
+/** Memory that is copied to, and its view. */
+export interface Destination {
+  readonly buffer: Uint8Array;
+  /** Of all of `buffer`. */
+  readonly view: DataView;
+}
+
+/** The two arrays asked for last, for most of what is copied comes from one or two: what was read, and kept parameters. */
+let firstBytes: Uint8Array = new Uint8Array(0);
+let firstView = new DataView(firstBytes.buffer);
+let secondBytes = firstBytes;
+let secondView = firstView;
+
+/** Larger ones are not held on to. */
+const KNOWN_MAX_BYTES = 2 * 1024 * 1024;
+
+/** A view of all of `bytes`. */
+function viewOf(bytes: Uint8Array): DataView {
+  if (bytes === firstBytes) return firstView;
+  if (bytes === secondBytes) return secondView;
+  if (bytes.length > KNOWN_MAX_BYTES) return new DataView(bytes.buffer, bytes.byteOffset, bytes.byteLength);
+  secondBytes = firstBytes;
+  secondView = firstView;
+  firstBytes = bytes;
+  firstView = new DataView(bytes.buffer, bytes.byteOffset, bytes.byteLength);
+  return firstView;
+}
+
+/** A destination of its own. */
+export const destination = (buffer: Uint8Array): Destination => ({
+  buffer,
+  view: new DataView(buffer.buffer, buffer.byteOffset, buffer.byteLength),
+});
+
+/** Copy from[start, end) to `to` at `at`; the ranges must not overlap. @throws RangeError when either lies outside */
+export function copyInto(from: Uint8Array, start: number, end: number, to: Destination, at: number): void {
   if (end - start > LOOP_BYTES) {
-    to.set(from.subarray(start, end), at);
+    if (end > from.length) throw new RangeError("the range to copy lies outside the bytes");
+    to.buffer.set(from.subarray(start, end), at);
     return;
   }
-  for (let index = start; index < end; index += 1, at += 1) to[at] = from[index];
+  const source = viewOf(from);
+  const { view } = to;
+  const last = end - 8;
+  const shift = at - start;
+  if (last < start) {
+    for (let index = start; index < end; index += 1) view.setUint8(index + shift, source.getUint8(index));
+    return;
+  }
+  for (let index = start; index < last; index += 8) view.setBigUint64(index + shift, source.getBigUint64(index, true), true);
+  // The last eight, some of which may have been copied before.
+  view.setBigUint64(last + shift, source.getBigUint64(last, true), true);
 }
 
 /** A copy of its own: a Buffer's slice() would be a view of memory that the next read overwrites. */
 export function copyOf(bytes: Uint8Array, start: number, end: number): Uint8Array {
   const copy = new Uint8Array(end - start);
-  copyInto(bytes, start, end, copy, 0);
+  copy.set(bytes.subarray(start, end));
   return copy;
 }
 
-/** Whether a[aStart, aEnd) holds exactly the bytes of `b`. */
-export function sameBytes(a: Uint8Array, aStart: number, aEnd: number, b: Uint8Array): boolean {
-  if (aEnd - aStart !== b.length) return false;
-  for (let index = 0; index < b.length; index += 1) if (a[aStart + index] !== b[index]) return false;
-  return true;
+/** Bytes that were seen, to be compared with what comes next. */
+export class Seen {
+  readonly length: number;
+  readonly #view: DataView;
+
+  /** Keeps a copy of bytes[start, end). */
+  constructor(bytes: Uint8Array, start: number, end: number) {
+    this.length = end - start;
+    this.#view = new DataView(copyOf(bytes, start, end).buffer);
+  }
+
+  /** Whether bytes[start, end) are the same. */
+  is(bytes: Uint8Array, start: number, end: number): boolean {
+    const { length } = this;
+    if (end - start !== length) return false;
+    const view = this.#view;
+    const other = viewOf(bytes);
+    let index = 0;
+    for (; index <= length - 4; index += 4) if (view.getInt32(index, true) !== other.getInt32(start + index, true)) return false;
+    for (; index < length; index += 1) if (view.getUint8(index) !== other.getUint8(start + index)) return false;
+    return true;
+  }
 }
 
 /** Where the first zero byte of bytes[start, end) is, or -1. */
 export function zeroIn(bytes: Uint8Array, start: number, end: number): number {
-  const near = end < start + LOOP_BYTES ? end : start + LOOP_BYTES;
+  const near = end < start + NEAR_BYTES ? end : start + NEAR_BYTES;
   for (let index = start; index < near; index += 1) if (bytes[index] === 0) return index;
   if (near === end) return -1;
   const found = bytes.indexOf(0, near);
   return found < end ? found : -1;
 }
 
-const CHUNK_BYTES = 1_024;
+const CHUNK_BYTES = 4_096;
 
-/** Copies of short byte ranges that are kept for a while, many to a chunk: an allocation of their own would cost more than the copy. */
+/**
+ * Copies of short byte ranges that are kept for a while, many to a chunk: an allocation of their own would cost more than the copy.
+ * One for all sessions of a thread: what they keep in the same moment stands side by side.
+ */
 export class Keep {
-  /** Holds what keep() was called for last. */
-  chunk: Uint8Array = new Uint8Array(0);
+  #chunk: Destination = destination(new Uint8Array(0));
   #used = 0;
+
+  /** Holds what keep() was called for last. */
+  get chunk(): Uint8Array {
+    return this.#chunk.buffer;
+  }
 
   /** Copy bytes[start, end). @returns where the copy begins in `chunk`; it never changes there */
   keep(bytes: Uint8Array, start: number, end: number): number {
     const length = end - start;
     if (this.#used + length > this.chunk.length) {
-      this.chunk = new Uint8Array(Math.max(CHUNK_BYTES, length));
+      this.#chunk = destination(new Uint8Array(Math.max(CHUNK_BYTES, length)));
       this.#used = 0;
     }
     const at = this.#used;
-    copyInto(bytes, start, end, this.chunk, at);
+    copyInto(bytes, start, end, this.#chunk, at);
     this.#used = at + length;
     return at;
   }

@@ -1,4 +1,4 @@
-import { copyInto } from "../bytes/copy.ts";
+import { copyInto, type Destination, destination } from "../bytes/copy.ts";
 import { LIMITS } from "../limits.ts";
 import { EVENT, EVENT_WORDS, NativePump } from "../native/pump.ts";
 import { dialFirst } from "./pump-dial.ts";
@@ -34,7 +34,7 @@ export class PumpTransport implements Transport {
   /** Carries connections with TLS then. */
   readonly sockets: Transport = createSocketTransport();
   readonly #native: NativePump;
-  readonly #page: Uint8Array;
+  readonly #page: Destination;
   readonly #wires: (PumpWire | undefined)[] = [];
   #used = 0;
   #runs = 0;
@@ -51,7 +51,7 @@ export class PumpTransport implements Transport {
 
   constructor(options: PumpOptions) {
     this.#native = new NativePump(LIMITS.backlogLowBytes, (eventCount) => this.#onBatch(eventCount));
-    this.#page = this.#native.page;
+    this.#page = destination(this.#native.page);
     if (this.#native.tlsVersion !== "" && options.withoutTls !== true) this.tls = new PumpContexts(this.#native);
     this.sockets.beforeSend = () => this.beforeSend();
     this.sockets.onFault = (error) => this.onFault(error);
@@ -77,14 +77,15 @@ export class PumpTransport implements Transport {
     // The page would send what an earlier batch left there: other connections' bytes.
     if (start < 0 || end > bytes.length) throw new RangeError("write: the range is outside the bytes");
     const page = this.#page;
+    const pageBytes = page.buffer.length;
     let at = start;
     while (at < end) {
-      if (this.#used === page.length || this.#runs === this.#native.runsMax) this.flush();
+      if (this.#used === pageBytes || this.#runs === this.#native.runsMax) this.flush();
       // Asked again every time round: a flush that could not be recorded shuts the wire.
       if (!wire.writable) return;
       if (this.#flushing) throw new Error("beforeSend must not write");
       const used = this.#used;
-      const room = page.length - used;
+      const room = pageBytes - used;
       const count = end - at < room ? end - at : room;
       copyInto(bytes, at, at + count, page, used);
       this.#runs += 1;

@@ -1,5 +1,5 @@
 import { connect as connectSocket, Socket } from "node:net";
-import { copyInto } from "../bytes/copy.ts";
+import { copyInto, type Destination, destination } from "../bytes/copy.ts";
 import { SluiceError } from "../errors.ts";
 import { LIMITS } from "../limits.ts";
 import { SecureContexts } from "./contexts.ts";
@@ -17,12 +17,15 @@ const FREE_PAGES = 8;
 const KEEP_ALIVE_MILLIS = 60_000;
 
 /** Staged bytes of a batch, and how many sockets still send from them. */
-export interface Page {
-  readonly bytes: Buffer;
+export interface Page extends Destination {
+  readonly buffer: Buffer;
   users: number;
 }
 
-const newPage = (): Page => ({ bytes: Buffer.allocUnsafeSlow(PAGE_BYTES), users: 0 });
+const newPage = (): Page => {
+  const buffer = Buffer.allocUnsafeSlow(PAGE_BYTES);
+  return { ...destination(buffer), buffer, users: 0 };
+};
 
 /** The transport over node:net and node:tls sockets: portable, and the reference for the native pump. One per worker. */
 export function createSocketTransport(): Transport {
@@ -115,7 +118,7 @@ export class SocketTransport implements Transport {
       // Asked again every time round: a flush that could not be recorded shuts the wire.
       if (!wire.writable) return;
       const count = Math.min(end - at, PAGE_BYTES - this.#used);
-      copyInto(bytes, at, at + count, this.#page.bytes, this.#used);
+      copyInto(bytes, at, at + count, this.#page, this.#used);
       if (wire.addRun(this.#used, this.#used + count)) this.markDirty(wire);
       this.#used += count;
       at += count;

@@ -189,7 +189,7 @@ export class SocketWire implements Wire {
   /** Hand the staged runs to the socket. @returns true when the socket goes on using the page */
   send(page: Page): boolean {
     this.#isDirty = false;
-    const { bytes } = page;
+    const { buffer: bytes } = page;
     let usesPage = false;
     if (this.#staged > 0) {
       const more = this.#moreRuns;

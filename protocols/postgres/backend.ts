@@ -6,7 +6,7 @@ import { Descriptions } from "./descriptions.ts";
 import { Answers, checkPrivileges } from "./doubt.ts";
 import { EffectsSinceReady } from "./effects.ts";
 import { FORWARD, FORWARD_AND_ADD, MessageFramer, type MessageVisitor, REPLACE } from "./frame.ts";
-import { BACKEND_MESSAGES, TYPE } from "./messages.ts";
+import { BACKEND_LIMITS, TYPE } from "./messages.ts";
 import { errorFields } from "./notices.ts";
 import { maskedNotice, searchedString } from "./outside-rows.ts";
 import { readParameterStatus } from "./parameter-status.ts";
@@ -83,7 +83,7 @@ export class BackendReader implements MessageVisitor {
   }
 
   limit(type: number): number {
-    const limit = BACKEND_MESSAGES[type]?.limitBytes ?? 0;
+    const limit = BACKEND_LIMITS[type];
     const masks = type === TYPE.dataRow ? this.#relay.queue.head()?.masks === true : type === TYPE.copyData && this.#copyOut.readsWhole;
     return masks ? LIMITS.inspectedBackendMessageBytes : limit;
   }

@@ -1,4 +1,4 @@
-import { copyOf, sameBytes, zeroIn } from "../../core/bytes/copy.ts";
+import { Seen, zeroIn } from "../../core/bytes/copy.ts";
 import { SluiceError } from "../../core/errors.ts";
 
 /** The parts of a Bind message that Sluice looks at (Message Formats, Bind). */
@@ -97,7 +97,7 @@ const NAME_BYTES = 63;
 
 /** Reads names of statements and portals; a session mostly uses the same few, so the last one is not decoded again. */
 export class NameReader {
-  #lastBytes: Uint8Array = new Uint8Array(0);
+  #lastBytes: Seen | undefined;
   #last = "";
 
   /**
@@ -106,7 +106,7 @@ export class NameReader {
    */
   read(bytes: Uint8Array, start: number, end: number): string {
     if (start === end) return "";
-    if (sameBytes(bytes, start, end, this.#lastBytes)) return this.#last;
+    if (this.#lastBytes?.is(bytes, start, end) === true) return this.#last;
     const kept = Math.min(end - start, NAME_BYTES);
     const name = Buffer.from(bytes.buffer, bytes.byteOffset + start, kept).toString("utf8");
     if (end - start > NAME_BYTES) {
@@ -115,7 +115,7 @@ export class NameReader {
       }
       return name;
     }
-    this.#lastBytes = copyOf(bytes, start, end);
+    this.#lastBytes = new Seen(bytes, start, end);
     this.#last = name;
     return name;
   }

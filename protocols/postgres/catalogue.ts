@@ -1,3 +1,4 @@
+import { performance } from "node:perf_hooks";
 import { toSluiceError } from "../../core/errors.ts";
 import { CodeReader, NO_MOVING_CODE } from "./catalogue-code.ts";
 import { type CatalogueData, loadCatalogue, type Relation, type RelationKind } from "./catalogue-load.ts";

@@ -1,4 +1,5 @@
 import { createHash } from "node:crypto";
+import { performance } from "node:perf_hooks";
 import { Reader } from "../../core/bytes/reader.ts";
 import type { TargetConfig } from "../../core/config/types.ts";
 import { SluiceError } from "../../core/errors.ts";

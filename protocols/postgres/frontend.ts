@@ -9,7 +9,7 @@ import { refusalResponse, sqlState } from "./deny.ts";
 import { ask, matters, mattersToStatement } from "./doubt.ts";
 import { sentEffects } from "./effects.ts";
 import { FORWARD, FORWARD_AND_ADD, HOLD, MessageFramer, type MessageVisitor, REPLACE } from "./frame.ts";
-import { describe, FRONTEND_MESSAGES, flush, parse, query, TYPE } from "./messages.ts";
+import { describe, FRONTEND_LIMITS, flush, parse, query, TYPE } from "./messages.ts";
 import { Subject } from "./moment.ts";
 import { NamedOperations } from "./named.ts";
 import { utf8 } from "./notices.ts";
@@ -23,6 +23,8 @@ import { certain } from "./uncommitted.ts";
 
 const FLUSH = flush();
 const NO_BYTES = new Uint8Array(0);
+/** Parameters of the portals of all sessions of this thread. */
+const kept = new Keep();
 
 /** The client's side of a session: every message is looked up, inspected, decided, recorded, and only then sent on. */
 export class FrontendReader implements MessageVisitor {
@@ -32,7 +34,6 @@ export class FrontendReader implements MessageVisitor {
   readonly #framer: MessageFramer;
   readonly #named: NamedOperations;
   readonly #nameReader = new NameReader();
-  readonly #keep = new Keep();
   readonly #subject: Subject;
   /** Found while the present message was held. */
   #classified: Classified | undefined;
@@ -54,7 +55,7 @@ export class FrontendReader implements MessageVisitor {
   }
 
   push(bytes: Uint8Array, start: number, end: number): void {
-    this.#relay.lastActivityMillis = Date.now();
+    this.#relay.active = true;
     this.#framer.push(bytes, start, end);
     if (this.#terminated) this.#relay.terminated();
     if (this.#relay.queue.size > LIMITS.pipelineDepth) this.#relay.pipelineFull();
@@ -71,7 +72,7 @@ export class FrontendReader implements MessageVisitor {
   }
 
   limit(type: number): number {
-    return FRONTEND_MESSAGES[type]?.limitBytes ?? 0;
+    return FRONTEND_LIMITS[type];
   }
 
   streams(type: number): boolean {
@@ -270,10 +271,10 @@ export class FrontendReader implements MessageVisitor {
       // The server holds no such statement either and will say so; a statement that came into being without us is refused.
       return this.#unknownName(entry, "prepared statement", bind.statement);
     }
-    const parametersStart = this.#keep.keep(bytes, bind.parametersStart, bind.parametersEnd);
+    const parametersStart = kept.keep(bytes, bind.parametersStart, bind.parametersEnd);
     const portal: Portal = {
       statement,
-      parameters: this.#keep.chunk,
+      parameters: kept.chunk,
       parametersStart,
       parametersEnd: parametersStart + bind.parametersEnd - bind.parametersStart,
       formats: bind.resultFormats,

@@ -163,9 +163,14 @@ const byType = (from: "frontend" | "backend"): readonly (MessageRule | undefined
   return table;
 };
 
+const limitOf = (rule: MessageRule | undefined): number => rule?.limitBytes ?? 0;
+
 /** Rules by type byte; undefined: refused. */
 export const FRONTEND_MESSAGES: readonly (MessageRule | undefined)[] = byType("frontend");
 export const BACKEND_MESSAGES: readonly (MessageRule | undefined)[] = byType("backend");
+/** Of each type its limitBytes, 0 where there is no such type: one memory access a message instead of three. */
+export const FRONTEND_LIMITS: Int32Array = Int32Array.from(FRONTEND_MESSAGES, limitOf);
+export const BACKEND_LIMITS: Int32Array = Int32Array.from(BACKEND_MESSAGES, limitOf);
 
 /** One typed message: type byte, length field, body. */
 function typed(type: number, fill: (writer: Writer) => void = () => {}): Uint8Array {

@@ -65,7 +65,8 @@ export class Relay {
   operations = 0;
   /** Bytes of Bind parameters kept for messages that await their answers. */
   parameterBytes = 0;
-  lastActivityMillis = Date.now();
+  /** Something came from the client since the idle timer last looked. */
+  active = false;
   /** undefined: no limit has applied to this session so far. */
   quotas: Quotas | undefined;
 
@@ -410,18 +411,20 @@ export class Relay {
 
   #armIdle(): void {
     const { idleMillis } = this.#options;
-    this.#idleTimer = setInterval(
-      () => {
-        if (!this.busy && Date.now() - this.lastActivityMillis > idleMillis) {
-          this.fail(
-            new SluiceError("SLUICE_DEADLINE", `no traffic for ${Math.round(idleMillis / 1000)} s`, {
-              hint: "limits.idle of the gateway's configuration.",
-            }),
-          );
-        }
-      },
-      Math.max(1_000, idleMillis / 4),
-    );
+    const everyMillis = Math.max(1_000, idleMillis / 4);
+    let quietMillis = 0;
+    this.#idleTimer = setInterval(() => {
+      // Counted in intervals without traffic: the time of each read would have to be asked for.
+      quietMillis = this.active || this.busy ? 0 : quietMillis + everyMillis;
+      this.active = false;
+      if (quietMillis >= idleMillis) {
+        this.fail(
+          new SluiceError("SLUICE_DEADLINE", `no traffic for ${Math.round(idleMillis / 1000)} s`, {
+            hint: "limits.idle of the gateway's configuration.",
+          }),
+        );
+      }
+    }, everyMillis);
     this.#idleTimer.unref();
   }
 

@@ -1,4 +1,4 @@
-import { copyOf, sameBytes } from "../../core/bytes/copy.ts";
+import { Seen } from "../../core/bytes/copy.ts";
 import { SluiceError } from "../../core/errors.ts";
 import { LIMITS } from "../../core/limits.ts";
 import type { StatementRecord } from "../../store/types.ts";
@@ -29,9 +29,9 @@ const WRITTEN_MAX_BYTES = 1_024;
 export function recordOf(classified: Classified, bytes: Uint8Array, start: number, end: number): StatementRecord {
   const { written } = classified;
   const last = written?.last;
-  if (last !== undefined && sameBytes(bytes, start, end, last.bytes)) return last.record;
+  if (last !== undefined && last.bytes.is(bytes, start, end)) return last.record;
   const record: StatementRecord = { text: utf8(bytes, start, end), storeSlot: -1 };
-  if (written !== undefined && end - start <= WRITTEN_MAX_BYTES) written.last = { bytes: copyOf(bytes, start, end), record };
+  if (written !== undefined && end - start <= WRITTEN_MAX_BYTES) written.last = { bytes: new Seen(bytes, start, end), record };
   return record;
 }
 

@@ -1,3 +1,4 @@
+import type { Seen } from "../../../core/bytes/copy.ts";
 import type { StatementRecord } from "../../../store/types.ts";
 
 /** A relation as the statement names it; schema undefined: found through search_path. */
@@ -107,7 +108,7 @@ export interface CopyOut {
 
 /** A text as it was written, and its place on record. */
 export interface WrittenText {
-  readonly bytes: Uint8Array;
+  readonly bytes: Seen;
   readonly record: StatementRecord;
 }
 
