@@ -135,9 +135,7 @@ export interface DecisionInfo {
 /** Start a record's header; the caller fills the body. */
 export function putHeader(view: DataView, at: number, length: number, type: number, detail: number, flags: number): void {
   view.setUint32(at, length, true);
-  view.setUint8(at + 4, type);
-  view.setUint8(at + 5, detail);
-  view.setUint16(at + 6, flags, true);
+  view.setUint32(at + 4, type | (detail << 8) | (flags << 16), true);
 }
 
 /** Visit the records of a block's payload. @returns false when a record's length leaves the payload */

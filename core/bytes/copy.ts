@@ -24,8 +24,8 @@ let secondView = firstView;
 /** Larger ones are not held on to. */
 const KNOWN_MAX_BYTES = 2 * 1024 * 1024;
 
-/** A view of all of `bytes`. */
-function viewOf(bytes: Uint8Array): DataView {
+/** A view of all of `bytes`, to read numbers from: one access where four bytes would be four, each with its checks. */
+export function viewOf(bytes: Uint8Array): DataView {
   if (bytes === firstBytes) return firstView;
   if (bytes === secondBytes) return secondView;
   if (bytes.length > KNOWN_MAX_BYTES) return new DataView(bytes.buffer, bytes.byteOffset, bytes.byteLength);

@@ -1,4 +1,4 @@
-import { Seen, zeroIn } from "../../core/bytes/copy.ts";
+import { Seen, viewOf, zeroIn } from "../../core/bytes/copy.ts";
 import { SluiceError } from "../../core/errors.ts";
 
 /** The parts of a Bind message that Sluice looks at (Message Formats, Bind). */
@@ -26,17 +26,18 @@ export function readBind(bytes: Uint8Array, start: number, end: number, names: N
   const statementEnd = portalEnd < 0 ? -1 : zeroIn(bytes, portalEnd + 1, end);
   if (statementEnd < 0 || statementEnd >= end) throw malformed();
   const parametersStart = statementEnd + 1;
-  const parametersEnd = skipParameters(bytes, parametersStart, end);
+  const view = viewOf(bytes);
+  const parametersEnd = skipParameters(view, parametersStart, end);
   if (parametersEnd + 2 > end) throw malformed();
-  const count = int16(bytes, parametersEnd);
+  const count = view.getUint16(parametersEnd);
   if (parametersEnd + 2 + count * 2 !== end) throw malformed();
   let resultFormats: "text" | "binary" | number[] = "text";
-  if (count === 1) resultFormats = int16(bytes, parametersEnd + 2) === 0 ? "text" : "binary";
+  if (count === 1) resultFormats = view.getUint16(parametersEnd + 2) === 0 ? "text" : "binary";
   else if (count > 1) {
     const formats: number[] = [];
     let anyBinary = false;
     for (let index = 0; index < count; index += 1) {
-      const format = int16(bytes, parametersEnd + 2 + index * 2);
+      const format = view.getUint16(parametersEnd + 2 + index * 2);
       if (format !== 0) anyBinary = true;
       formats.push(format);
     }
@@ -51,16 +52,16 @@ export function readBind(bytes: Uint8Array, start: number, end: number, names: N
   };
 }
 
-function skipParameters(bytes: Uint8Array, start: number, end: number): number {
+function skipParameters(view: DataView, start: number, end: number): number {
   if (start + 2 > end) throw malformed();
-  const formats = int16(bytes, start);
+  const formats = view.getUint16(start);
   let at = start + 2 + formats * 2;
   if (at + 2 > end) throw malformed();
-  const count = int16(bytes, at);
+  const count = view.getUint16(at);
   at += 2;
   for (let index = 0; index < count; index += 1) {
     if (at + 4 > end) throw malformed();
-    const length = int32(bytes, at);
+    const length = view.getInt32(at);
     if (length < -1) throw malformed();
     at += 4 + (length > 0 ? length : 0);
   }
@@ -71,27 +72,25 @@ function skipParameters(bytes: Uint8Array, start: number, end: number): number {
 /** Values of a Bind's parameter section in text form; undefined for NULL and for binary ones, whose type is not known here. */
 export function readParameters(section: Uint8Array): (string | undefined)[] {
   if (section.length < 4) return [];
-  const formats = int16(section, 0);
+  const view = viewOf(section);
+  const formats = view.getUint16(0);
   let at = 2 + formats * 2;
-  const count = int16(section, at);
+  const count = view.getUint16(at);
   at += 2;
   const values: (string | undefined)[] = [];
   for (let index = 0; index < count; index += 1) {
-    const length = int32(section, at);
+    const length = view.getInt32(at);
     at += 4;
     if (length < 0) {
       values.push(undefined);
       continue;
     }
-    const binary = formats === 0 ? 0 : int16(section, 2 + (formats === 1 ? 0 : index * 2));
+    const binary = formats === 0 ? 0 : view.getUint16(2 + (formats === 1 ? 0 : index * 2));
     values.push(binary === 0 ? Buffer.from(section.buffer, section.byteOffset + at, length).toString("utf8") : undefined);
     at += length;
   }
   return values;
 }
-
-const int16 = (bytes: Uint8Array, at: number): number => (bytes[at] << 8) | bytes[at + 1];
-const int32 = (bytes: Uint8Array, at: number): number => (bytes[at] << 24) | (bytes[at + 1] << 16) | (bytes[at + 2] << 8) | bytes[at + 3];
 
 const NAME_BYTES = 63;
 

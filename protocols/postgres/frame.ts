@@ -1,3 +1,4 @@
+import { viewOf } from "../../core/bytes/copy.ts";
 import { SluiceError } from "../../core/errors.ts";
 
 /**
@@ -126,7 +127,7 @@ export class MessageFramer {
     }
     const assembly = this.#assembly as Buffer;
     const type = assembly[0];
-    const length = this.#length(type, assembly, 1);
+    const length = this.#length(type, viewOf(assembly), 1);
     const total = length + 1;
     if (
       this.#assembledBytes === HEADER_BYTES &&
@@ -152,8 +153,8 @@ export class MessageFramer {
     return start;
   }
 
-  #length(type: number, bytes: Uint8Array, at: number): number {
-    const length = (bytes[at] << 24) | (bytes[at + 1] << 16) | (bytes[at + 2] << 8) | bytes[at + 3];
+  #length(type: number, view: DataView, at: number): number {
+    const length = view.getInt32(at);
     const limit = this.#visitor.limit(type);
     if (limit === 0) {
       throw new SluiceError("SLUICE_PROTOCOL_VIOLATION", `unexpected message type 0x${type.toString(16).padStart(2, "0")}`);
@@ -169,9 +170,10 @@ export class MessageFramer {
 
   #cut(bytes: Uint8Array, start: number, end: number): void {
     const visitor = this.#visitor;
+    const view = viewOf(bytes);
     let runStart = start;
     while (end - start >= HEADER_BYTES) {
-      const type = bytes[start];
+      const type = view.getUint8(start);
       if (end - start >= PASS_LEAST_BYTES && end - start <= PASS_MOST_BYTES) {
         const after = this.#pass(type, bytes, start, visitor.passesUpTo(type, bytes, start, end));
         if (after > start) {
@@ -179,7 +181,7 @@ export class MessageFramer {
           continue;
         }
       }
-      const length = this.#length(type, bytes, start + 1);
+      const length = this.#length(type, view, start + 1);
       const next = start + length + 1;
       if (next > end) {
         if (!visitor.streams(type, length, start)) break;
@@ -217,12 +219,13 @@ export class MessageFramer {
     if (upTo - start < HEADER_BYTES) return start;
     const limit = this.#visitor.limit(type);
     const ending = this.#visitor.passesEnding;
+    const view = viewOf(bytes);
     let count = 0;
     let at = start;
-    while (upTo - at >= HEADER_BYTES && bytes[at] === type) {
-      const length = (bytes[at + 1] << 24) | (bytes[at + 2] << 16) | (bytes[at + 3] << 8) | bytes[at + 4];
+    while (upTo - at >= HEADER_BYTES && view.getUint8(at) === type) {
+      const length = view.getInt32(at + 1);
       if (length < 4 || length > limit || length >= upTo - at) break;
-      if (ending >= 0 && bytes[at + length] !== ending) break;
+      if (ending >= 0 && view.getUint8(at + length) !== ending) break;
       at += length + 1;
       count += 1;
     }

@@ -280,7 +280,6 @@ export class FrontendReader implements MessageVisitor {
       formats: bind.resultFormats,
       searchPath: relay.searchPath.value,
     };
-    entry.portal = portal;
     entry.change = relay.names.setPortal(bind.portal, portal);
     entry.parameterBytes = portal.parametersEnd - parametersStart;
     relay.parameterBytes += entry.parameterBytes;
@@ -361,9 +360,8 @@ export class FrontendReader implements MessageVisitor {
     const version = relay.names.portals.find(name);
     if (version?.holdsIn(relay.names.pipeline) === false) return this.#awaitAnswer();
     const entry = relay.queue.push("describe");
-    entry.portal = version?.value;
-    entry.statement = entry.portal?.statement;
-    return entry.portal === undefined ? this.#unknownName(entry, "portal", name) : FORWARD;
+    entry.statement = version?.value?.statement;
+    return entry.statement === undefined ? this.#unknownName(entry, "portal", name) : FORWARD;
   }
 
   #close(bytes: Uint8Array, start: number, end: number): number {

@@ -21,6 +21,7 @@ export class Pending {
   /** What runs, where that has session effects to carry out at its end. */
   classified: Classified | undefined;
   statement: PreparedStatement | undefined;
+  /** What Execute runs. */
   portal: Portal | undefined;
   /** What it makes of names, if the server carries it out. */
   change: Change | undefined;

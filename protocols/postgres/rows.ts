@@ -1,3 +1,4 @@
+import { viewOf } from "../../core/bytes/copy.ts";
 import { SluiceError } from "../../core/errors.ts";
 import type { Masker } from "../../core/mask/types.ts";
 import { ChunkFlags } from "./chunk-flags.ts";
@@ -128,11 +129,13 @@ function holdsShortOnly(
   actions: readonly (ColumnAction | undefined)[],
   shortestBytes: number,
 ): boolean {
-  if (((bytes[start + 5] << 8) | bytes[start + 6]) !== actions.length) return false;
+  if (end - start < 7) return false;
+  const view = viewOf(bytes);
+  if (view.getUint16(start + 5) !== actions.length) return false;
   let at = start + 7;
   for (const action of actions) {
     if (at + 4 > end) return false;
-    const length = (bytes[at] << 24) | (bytes[at + 1] << 16) | (bytes[at + 2] << 8) | bytes[at + 3];
+    const length = view.getInt32(at);
     if (length >= shortestBytes && isSearched(action)) return false;
     at += 4 + Math.max(0, length);
   }

@@ -106,6 +106,9 @@ export class Names<T> {
   readonly #latest = new Map<string, Version<T>>();
   /** The unnamed one, which most messages use, stays out of the map. */
   #unnamed: Version<T> | undefined;
+  /** The name that was asked for last, and what it stands for. */
+  #recentName = "";
+  #recent: Version<T> | undefined;
   #size = 0;
 
   /** Names in use. */
@@ -114,7 +117,12 @@ export class Names<T> {
   }
 
   find(name: string): Version<T> | undefined {
-    return name === "" ? this.#unnamed : this.#latest.get(name);
+    if (name === "") return this.#unnamed;
+    if (name !== this.#recentName) {
+      this.#recentName = name;
+      this.#recent = this.#latest.get(name);
+    }
+    return this.#recent;
   }
 
   get(name: string): T | undefined {
@@ -169,6 +177,7 @@ export class Names<T> {
   #put(name: string, version: Version<T> | undefined): void {
     const before = this.find(name)?.value === undefined ? 0 : 1;
     this.#size += (version?.value === undefined ? 0 : 1) - before;
+    if (name === this.#recentName) this.#recent = version;
     if (name === "") this.#unnamed = version;
     else if (version === undefined) this.#latest.delete(name);
     else this.#latest.set(name, version);
