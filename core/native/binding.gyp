@@ -19,7 +19,7 @@
     { "target_name": "sluice_matcher", "sources": ["matcher.cc"], "cflags": ["-O3"] },
     # It sets a signal handler, which has to stay where it is when the thread that loaded it ends.
     { "target_name": "sluice_journal", "sources": ["journal.cc"], "ldflags": ["-Wl,-z,nodelete"] },
-    { "target_name": "sluice_pump", "sources": ["pump.cc", "pump_batch.cc", "pump_secure.cc", "pump_socket.cc", "pump_tls.cc"] },
+    { "target_name": "sluice_pump", "sources": ["pump.cc", "pump_batch.cc", "pump_secure.cc", "pump_socket.cc", "pump_tls.cc", "pump_turn.cc"] },
   ],
   "conditions": [
     ["sanitizer!=''", { "targets": [{ "target_name": "sluice_faults", "sources": ["faults.cc"] }] }],

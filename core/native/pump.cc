@@ -1,6 +1,6 @@
-// The batched pump: one epoll set per transport, polled by one handle of the environment's event loop. Whatever is ready is
-// read into one slab, then JavaScript is called once for all of it; it stages what is to be sent and hands that back in one
-// call. Knows no protocol. See README.md for who owns what.
+// The batched pump: one epoll set per transport. Whatever is ready is read into one slab, then JavaScript is called once for
+// all of it (pump_turn.cc); it stages what is to be sent and hands that back in one call. Knows no protocol. See README.md for
+// who owns what.
 
 #include <arpa/inet.h>
 #include <errno.h>
@@ -8,7 +8,6 @@
 #include <netinet/tcp.h>
 #include <sys/ioctl.h>
 #include <sys/socket.h>
-#include <sys/timerfd.h>
 #include <sys/un.h>
 #include <unistd.h>
 
@@ -56,85 +55,10 @@ bool readBytes(napi_env env, napi_value value, napi_typedarray_type wanted, size
 
 namespace {
 
-// What epoll keeps for the timer; no slot's, as generations have 31 bits.
-constexpr uint64_t kTimerMark = UINT64_MAX;
-// Rounds before the event loop gets to its other work.
-constexpr int kRoundsMax = 4;
 // Runs of one connection handed to the kernel in one call.
 constexpr int kPartsMax = 64;
 // As net.Socket#setKeepAlive(true, 60_000) does it.
 constexpr int kKeepAliveSeconds = 60, kKeepAliveEvery = 1, kKeepAliveProbes = 10;
-
-// Returns false when JavaScript cannot be called any more.
-bool tellBatch(Pump* pump) {
-  napi_env env = pump->env;
-  napi_handle_scope scope;
-  if (napi_open_handle_scope(env, &scope) != napi_ok) return false;
-  napi_value callback, global, argument;
-  napi_status status = napi_get_reference_value(env, pump->callback, &callback);
-  if (status == napi_ok) status = napi_get_global(env, &global);
-  if (status == napi_ok) status = napi_create_int32(env, pump->eventCount, &argument);
-  // No async context: a batch belongs to no earlier asynchronous operation.
-  if (status == napi_ok) status = napi_make_callback(env, nullptr, global, callback, 1, &argument, nullptr);
-  // The callback catches for each connection. What is left over must not surface from the next, unrelated call.
-  bool pending = false;
-  napi_value error;
-  if (napi_is_exception_pending(env, &pending) == napi_ok && pending && napi_get_and_clear_last_exception(env, &error) == napi_ok) {
-    napi_fatal_exception(env, error);
-  }
-  napi_close_handle_scope(env, scope);
-  return status == napi_ok && !pump->closing;
-}
-
-// Set the clock of the bulk connections, or stop it; either takes back that it has run out.
-void setTimer(Pump* pump, bool runs) {
-  itimerspec due = {};
-  if (runs) due.it_value.tv_nsec = kBulkWaitNanos;
-  timerfd_settime(pump->timerFd, 0, &due, nullptr);
-  pump->timerRuns = runs;
-  pump->timerFired = false;
-}
-
-// Returns false when nothing more is known to be ready.
-bool runRound(Pump* pump) {
-  if (pump->readyNext >= pump->readyCount) {
-    pump->readyNext = 0;
-    pump->readyCount = epoll_wait(pump->epollFd, pump->ready, kReadyMax, 0);
-    if (pump->readyCount <= 0 && pump->bulkDue == 0) return false;
-  }
-  pump->servedCount = 0;
-  pump->eventCount = 0;
-  pump->slabUsed = 0;
-  serveBulk(pump);
-  // What does not fit into the slab is served first in the next round, so that nobody waits for ever.
-  while (pump->readyNext < pump->readyCount && roundHasRoom(pump)) {
-    const epoll_event& ready = pump->ready[pump->readyNext++];
-    if (ready.data.u64 == kTimerMark) {
-      pump->bulkDue = pump->bulk.size();
-      pump->timerFired = true;
-      serveBulk(pump);
-      continue;
-    }
-    pump->servedCount++;
-    int slot = static_cast<int>(ready.data.u64 & UINT32_MAX);
-    int32_t generation = static_cast<int32_t>(ready.data.u64 >> 32);
-    if (connectionAt(pump, slot) == nullptr || pump->slot(slot)[kSlotGeneration] != generation) continue;
-    serveReady(pump, slot, ready.events);
-  }
-  bool waits = !pump->bulk.empty();
-  if (pump->timerFired || (waits && !pump->timerRuns)) setTimer(pump, waits);
-  if (pump->eventCount > 0 && !tellBatch(pump)) return false;
-  // Whatever became ready meanwhile is asked for by the event loop, which does so anyway: most such questions come too early.
-  return pump->readyNext < pump->readyCount || pump->readyCount == kReadyMax || pump->bulkDue > 0;
-}
-
-void onPoll(uv_poll_t* poll, int, int) {
-  Pump* pump = static_cast<Pump*>(poll->data);
-  pump->handshakesLeft = kHandshakesMax;
-  for (int round = 0; round < kRoundsMax && !pump->closing; round++) {
-    if (!runRound(pump)) break;
-  }
-}
 
 // open(slab, page, events, runs, slots, lowBytes, callback(eventCount)) -> pump
 napi_value Open(napi_env env, napi_callback_info info) {
@@ -155,26 +79,15 @@ napi_value Open(napi_env env, napi_callback_info info) {
   int epollFd = epoll_create1(EPOLL_CLOEXEC);
   if (epollFd < 0) return failErrno(env, "epoll_create1", errno);
   Pump* pump = new Pump{};
-  int error = uv_poll_init(addon->loop, &pump->poll, epollFd);
-  if (error != 0) {
-    close(epollFd);
-    delete pump;
-    return fail(env, uv_err_name(error), std::string("poll: ") + uv_strerror(error));
-  }
   pump->env = env;
   pump->addon = addon;
   pump->epollFd = epollFd;
-  // Without a timer every connection is read when it is ready.
-  pump->timerFd = timerfd_create(CLOCK_MONOTONIC, TFD_NONBLOCK | TFD_CLOEXEC);
-  epoll_event timer = {};
-  timer.events = EPOLLIN;
-  timer.data.u64 = kTimerMark;
-  if (pump->timerFd >= 0 && epoll_ctl(epollFd, EPOLL_CTL_ADD, pump->timerFd, &timer) != 0) {
-    close(pump->timerFd);
-    pump->timerFd = -1;
+  int error = openTurns(addon, pump);
+  if (error != 0) {
+    close(epollFd);
+    delete pump;
+    return failErrno(env, "epoll_ctl", error);
   }
-  pump->poll.data = pump;
-  pump->handleOpen = true;
   pump->slab = static_cast<uint8_t*>(slab);
   pump->slabBytes = slabBytes;
   pump->page = static_cast<uint8_t*>(page);
@@ -197,9 +110,6 @@ napi_value Open(napi_env env, napi_callback_info info) {
   for (uint32_t i = 0; i < 5; i++) napi_set_element(env, memory, i, arguments[i]);
   napi_create_reference(env, memory, 1, &pump->memory);
   napi_create_reference(env, arguments[6], 1, &pump->callback);
-  uv_poll_start(&pump->poll, UV_READABLE, onPoll);
-  uv_unref(reinterpret_cast<uv_handle_t*>(&pump->poll));  // an idle transport keeps no process alive
-  addon->handlesOpen++;
   addon->pumps.push_back(pump);
   return number(env, static_cast<int64_t>(addon->pumps.size()) - 1);
 }
@@ -420,6 +330,8 @@ napi_value Release(napi_env env, napi_callback_info info) {
   return result;
 }
 
+}  // namespace
+
 void releaseIfDone(Addon* addon) {
   if (addon->handlesOpen > 0) return;
   if (addon->tearingDown && addon->cleanup != nullptr) {
@@ -438,24 +350,20 @@ void releaseIfDone(Addon* addon) {
   }
 }
 
+namespace {
+
 // The environment ends (worker terminated, process exit): every descriptor goes with it.
 void onCleanup(napi_async_cleanup_hook_handle, void* data) {
   Addon* addon = static_cast<Addon*>(data);
   addon->tearingDown = true;
   for (Pump* pump : addon->pumps) {
     pump->closing = true;
-    pump->handleOpen = false;
     for (size_t slot = 0; slot < pump->connections.size(); slot++) {
       if (pump->connections[slot].fd >= 0) releaseSlot(pump, static_cast<int>(slot), false);
     }
-    uv_close(reinterpret_cast<uv_handle_t*>(&pump->poll), [](uv_handle_t* handle) {
-      Addon* owner = static_cast<Addon*>(static_cast<Pump*>(handle->data)->addon);
-      owner->handlesOpen--;
-      releaseIfDone(owner);
-    });
-    if (pump->timerFd >= 0) close(pump->timerFd);
+    closeTurns(pump);
     pump->batch.close();
-    close(pump->epollFd);  // after uv_close took it out of the loop's set
+    close(pump->epollFd);
     napi_delete_reference(addon->env, pump->callback);
     napi_delete_reference(addon->env, pump->memory);
   }

@@ -69,8 +69,10 @@ struct Pump {
   napi_env env;
   void* addon;
   int epollFd;
-  uv_poll_t poll;
-  bool handleOpen;
+  // Both belong to the event loop: pump_turn.cc.
+  uv_prepare_t turn;
+  uv_idle_t noWait;
+  bool handlesOpen;
   bool closing;
   napi_ref callback;
   napi_ref memory;  // keeps the arrays below alive

@@ -28,6 +28,13 @@ Connection* readConnection(napi_env env, Pump* pump, napi_value value, int32_t* 
 napi_value failErrno(napi_env env, const char* what, int error);
 bool readBytes(napi_env env, napi_value value, napi_typedarray_type wanted, size_t least, void** data, size_t* length);
 
+// The environment is over and the last handle closed: let go of everything.
+void releaseIfDone(Addon* addon);
+
+// pump_turn.cc
+int openTurns(Addon* addon, Pump* pump);
+void closeTurns(Pump* pump);
+
 // pump_secure.cc
 napi_value TlsVersion(napi_env env, napi_callback_info info);
 napi_value ServerContext(napi_env env, napi_callback_info info);

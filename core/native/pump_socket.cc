@@ -190,7 +190,7 @@ int takeSlot(Pump* pump, int fd) {
   pump->connections[slot].fd = fd;
   int32_t* shared = pump->slot(slot);
   shared[kSlotPending] = shared[kSlotControl] = shared[kSlotError] = 0;
-  if (pump->live++ == 0) uv_ref(reinterpret_cast<uv_handle_t*>(&pump->poll));
+  if (pump->live++ == 0) uv_ref(reinterpret_cast<uv_handle_t*>(&pump->turn));
   return slot;
 }
 
@@ -207,7 +207,7 @@ int releaseSlot(Pump* pump, int slot, bool keep) {
   int32_t* shared = pump->slot(slot);
   shared[kSlotGeneration] = static_cast<int32_t>((static_cast<uint32_t>(shared[kSlotGeneration]) + 1) & INT32_MAX);
   pump->freeSlots.push_back(slot);
-  if (--pump->live == 0 && pump->handleOpen) uv_unref(reinterpret_cast<uv_handle_t*>(&pump->poll));
+  if (--pump->live == 0 && pump->handlesOpen) uv_unref(reinterpret_cast<uv_handle_t*>(&pump->turn));
   return fd;
 }
 
