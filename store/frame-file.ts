@@ -2,7 +2,8 @@ import { randomBytes } from "node:crypto";
 import fs from "node:fs";
 import { promisify } from "node:util";
 import { checksum } from "../core/native/checksum.ts";
-import { framesPath } from "./folder.ts";
+import { setDirect } from "../core/native/direct.ts";
+import { errorCode, framesPath } from "./folder.ts";
 import { ShortWrite } from "./start.ts";
 
 /**
@@ -60,6 +61,8 @@ export class FrameFile {
   private fd = -1;
   private mark: Buffer = Buffer.alloc(MARK_BYTES);
   private position = 0;
+  /** Writes go past the page cache. */
+  private direct = false;
   private dirty = false;
   /** A group is on its way: its descriptor must not be closed. */
   private busy = false;
@@ -108,6 +111,7 @@ export class FrameFile {
         return;
       }
       this.fd = fd;
+      this.direct = setDirect(fd, true);
       this.mark = randomBytes(MARK_BYTES);
       this.position = 0;
       this.fresh = true;
@@ -160,6 +164,10 @@ export class FrameFile {
       buffers.push(bytes === block.buffer.length ? block.buffer : block.buffer.subarray(0, bytes));
       total += bytes;
     }
+    this.put(buffers, total, done);
+  }
+
+  private put(buffers: Buffer[], total: number, done: (error: Error | undefined, at: WrittenAt) => void): void {
     const offset = this.position;
     this.writeBuffers(this.fd, buffers, offset, (error, written) => {
       // The file grew, for good or bad.
@@ -168,6 +176,12 @@ export class FrameFile {
         this.position = offset + total;
         this.timer ??= setTimeout(() => this.syncDue(), SYNC_MILLIS).unref();
         done(undefined, this.at(offset));
+        return;
+      }
+      if (this.direct && errorCode(error) === "EINVAL" && setDirect(this.fd, false)) {
+        // This file system, or its disk, does not take what is aligned to pages, or nothing at all directly.
+        this.direct = false;
+        this.put(buffers, total, done);
         return;
       }
       const cause = error ?? (this.suspect ? new Error("the file could not be synced") : new ShortWrite(written, total));

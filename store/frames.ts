@@ -1,6 +1,7 @@
 import type { Database } from "lmdb";
 import { unpackMultiple } from "msgpackr";
 import { copyInto } from "../core/bytes/copy.ts";
+import { alignedBuffer } from "../core/native/direct.ts";
 import type { Environment } from "./environment.ts";
 import { describe, unusable } from "./folder.ts";
 import {
@@ -8,6 +9,7 @@ import {
   FRAMES_HEADER_BYTES,
   type FrameBlock,
   FrameFile,
+  PAGE_BYTES,
   pagesFor,
   type WriteBuffers,
   type WrittenAt,
@@ -272,8 +274,8 @@ export class FrameWriter {
 }
 
 function newBlock(): FrameBlock {
-  const buffer = Buffer.allocUnsafeSlow(FRAMES_BLOCK_BYTES);
-  return { buffer, view: new DataView(buffer.buffer), number: 0, end: 0, owners: [] };
+  const buffer = alignedBuffer(FRAMES_BLOCK_BYTES, PAGE_BYTES);
+  return { buffer, view: new DataView(buffer.buffer, buffer.byteOffset, buffer.length), number: 0, end: 0, owners: [] };
 }
 
 /** Frames of one session in a block, in the order they were written. Reads what FrameWriter wrote. */
