@@ -25,6 +25,8 @@ const SPLIT_MIN_BYTES = 64;
 const FLUSH_MILLIS = 50;
 /** Full blocks that are written together. */
 const GROUP_BLOCKS = 16;
+/** With more than so many waiting, half of what makes sessions pause, groups go through the page cache until the disk has caught up. */
+const BEHIND_BLOCKS = 64;
 /** Blocks kept for reuse while the disk is behind, and once it has caught up: new ones would have the heap collected again and again. */
 const SPARE_BLOCKS = 128;
 const SPARE_IDLE_BLOCKS = 16;
@@ -84,6 +86,7 @@ export class FrameWriter {
   private readonly full: FrameBlock[] = [];
   private readonly spare: FrameBlock[] = [];
   private writing = false;
+  private behind = false;
   /** So many of `full` are to be written without waiting for more. */
   private urgent = 0;
   private readonly run = new PlaceRun();
@@ -231,7 +234,9 @@ export class FrameWriter {
 
   private write(done: (error: unknown) => void): void {
     const group = this.full.slice(0, GROUP_BLOCKS);
-    this.file.write(group, (error, at) => {
+    if (this.full.length > BEHIND_BLOCKS) this.behind = true;
+    else if (this.full.length <= GROUP_BLOCKS) this.behind = false;
+    this.file.write(group, this.behind, (error, at) => {
       if (error === undefined) this.wrote(group, at);
       done(error);
     });
