@@ -4,6 +4,7 @@ import fs from "node:fs";
 import path from "node:path";
 import { test } from "node:test";
 import { setTimeout as sleep } from "node:timers/promises";
+import { loadJournal } from "../core/native/addons.ts";
 import { alignedBuffer, setDirect } from "../core/native/direct.ts";
 import { framesPath, listFrames, shardFolder } from "./folder.ts";
 import { PAGE_BYTES, type WriteBuffers } from "./frame-file.ts";
@@ -56,6 +57,9 @@ test("recorded bytes go past the page cache, whatever the blocks' lengths; a rea
   const recorder = openTestRecorder(folder.path, 1, {
     writeBuffers: (fd, buffers, position, done) => {
       ways.push(isDirect(fd));
+      // Many a disk asks for less; none for more.
+      for (const buffer of buffers) assert.equal(loadJournal().misalignment(buffer, PAGE_BYTES) + (buffer.length % PAGE_BYTES), 0);
+      assert.equal(position % PAGE_BYTES, 0);
       fs.writev(fd, buffers, position, done);
     },
   });
