@@ -5,7 +5,7 @@ import path from "node:path";
 import { test } from "node:test";
 import { setTimeout as sleep } from "node:timers/promises";
 import { loadJournal } from "../core/native/addons.ts";
-import { alignedBuffer, setDirect } from "../core/native/direct.ts";
+import { setDirect } from "../core/native/direct.ts";
 import { framesPath, listFrames, shardFolder } from "./folder.ts";
 import { PAGE_BYTES, type WriteBuffers } from "./frame-file.ts";
 import { readFrames } from "./read.ts";
@@ -40,8 +40,11 @@ async function assertRecorded(folder: string, megabytes: number): Promise<void> 
 function offersDirect(folder: string): boolean {
   const name = path.join(folder, "try");
   const fd = fs.openSync(name, "wx");
+  // Not alignedBuffer(): that is tested here, too.
+  const memory = Buffer.allocUnsafeSlow(2 * PAGE_BYTES);
+  const start = (PAGE_BYTES - loadJournal().misalignment(memory, PAGE_BYTES)) % PAGE_BYTES;
   try {
-    return setDirect(fd, true) && fs.writevSync(fd, [alignedBuffer(PAGE_BYTES, PAGE_BYTES)], 0) === PAGE_BYTES;
+    return setDirect(fd, true) && fs.writevSync(fd, [memory.subarray(start, start + PAGE_BYTES)], 0) === PAGE_BYTES;
   } catch {
     return false;
   } finally {
