@@ -2,7 +2,8 @@ import { randomBytes } from "node:crypto";
 import fs from "node:fs";
 import { promisify } from "node:util";
 import { checksum } from "../core/native/checksum.ts";
-import { framesPath } from "./folder.ts";
+import { setDirect } from "../core/native/direct.ts";
+import { errorCode, framesPath } from "./folder.ts";
 import { ShortWrite } from "./start.ts";
 
 /**
@@ -60,6 +61,10 @@ export class FrameFile {
   private fd = -1;
   private mark: Buffer = Buffer.alloc(MARK_BYTES);
   private position = 0;
+  /** The file's system takes writes past the page cache, as far as is known. */
+  private takesDirect = false;
+  /** What is written now goes past the page cache. */
+  private direct = false;
   private dirty = false;
   /** A group is on its way: its descriptor must not be closed. */
   private busy = false;
@@ -86,8 +91,12 @@ export class FrameFile {
     this.writeBuffers = writeBuffers;
   }
 
-  /** Write a group; not again before `done`. After an error nothing of it counts as written. */
-  write(blocks: readonly FrameBlock[], done: (error: Error | undefined, at: WrittenAt) => void): void {
+  /**
+   * Write a group, past the page cache where that can be: copying into pages that the kernel has to find first costs several times as
+   * much as everything else here. Not again before `done`. After an error nothing of the group counts as written.
+   * @param behind the disk is: the page cache takes it faster, as long as it has room
+   */
+  write(blocks: readonly FrameBlock[], behind: boolean, done: (error: Error | undefined, at: WrittenAt) => void): void {
     if (this.position >= this.segmentBytes) this.leave();
     this.busy = true;
     const ended: typeof done = (error, at) => {
@@ -96,7 +105,7 @@ export class FrameFile {
       this.onIdle();
     };
     if (this.fd >= 0) {
-      this.append(blocks, ended);
+      this.append(blocks, behind, ended);
       return;
     }
     const path = framesPath(this.folder, this.segment);
@@ -108,10 +117,12 @@ export class FrameFile {
         return;
       }
       this.fd = fd;
+      this.direct = setDirect(fd, true);
+      this.takesDirect = this.direct;
       this.mark = randomBytes(MARK_BYTES);
       this.position = 0;
       this.fresh = true;
-      this.append(blocks, ended);
+      this.append(blocks, behind, ended);
     });
   }
 
@@ -151,7 +162,7 @@ export class FrameFile {
     }
   }
 
-  private append(blocks: readonly FrameBlock[], done: (error: Error | undefined, at: WrittenAt) => void): void {
+  private append(blocks: readonly FrameBlock[], behind: boolean, done: (error: Error | undefined, at: WrittenAt) => void): void {
     let total = 0;
     const buffers: Buffer[] = [];
     for (const block of blocks) {
@@ -160,6 +171,12 @@ export class FrameFile {
       buffers.push(bytes === block.buffer.length ? block.buffer : block.buffer.subarray(0, bytes));
       total += bytes;
     }
+    const direct = this.takesDirect && !behind;
+    if (direct !== this.direct && setDirect(this.fd, direct)) this.direct = direct;
+    this.put(buffers, total, done);
+  }
+
+  private put(buffers: Buffer[], total: number, done: (error: Error | undefined, at: WrittenAt) => void): void {
     const offset = this.position;
     this.writeBuffers(this.fd, buffers, offset, (error, written) => {
       // The file grew, for good or bad.
@@ -168,6 +185,12 @@ export class FrameFile {
         this.position = offset + total;
         this.timer ??= setTimeout(() => this.syncDue(), SYNC_MILLIS).unref();
         done(undefined, this.at(offset));
+        return;
+      }
+      if (this.direct && !this.suspect && isUntaken(error) && setDirect(this.fd, false)) {
+        this.direct = false;
+        this.takesDirect = false;
+        this.put(buffers, total, done);
         return;
       }
       const cause = error ?? (this.suspect ? new Error("the file could not be synced") : new ShortWrite(written, total));
@@ -221,6 +244,13 @@ export class FrameFile {
     this.sync().catch(() => {});
   }
 }
+
+/**
+ * Whether a direct write ended in a way that may come of its being direct: the disk wants other alignment than pages, or the file
+ * system offers no such writes after all, or takes a part at a time. No other error is tried again: after EIO the page cache
+ * would only put off the bad news.
+ */
+const isUntaken = (error: Error | null): boolean => error === null || ["EINVAL", "EOPNOTSUPP", "ENOTSUP"].includes(errorCode(error));
 
 const fdatasync = (fd: number): Promise<void> =>
   new Promise((resolve, reject) => fs.fdatasync(fd, (error) => (error === null ? resolve() : reject(error))));

@@ -9,7 +9,7 @@ import { type BlockPlace, blocksAfter, readPlaces } from "./frame-index.ts";
 import { readBlock } from "./frames.ts";
 import { readFrames } from "./read.ts";
 import type { RecorderOptions } from "./recorder.ts";
-import { allow, events, openSession, openTestRecorder, query, temporaryFolder } from "./testing.ts";
+import { allow, cachedWrites, events, openSession, openTestRecorder, query, temporaryFolder } from "./testing.ts";
 import type { Recorder, SessionRecorder } from "./types.ts";
 
 const PIECE_BYTES = 10_000;
@@ -345,7 +345,7 @@ test("recorded bytes that look like a block are none, even behind a damaged one"
   assert.deepEqual([...blocksAfter(shard, undefined)], []);
 });
 
-for (const [what, fault] of [
+const FAULTS = [
   ["ENOSPC", (real: WriteBuffers): WriteBuffers => failing(real, "ENOSPC")],
   ["EIO", (real: WriteBuffers): WriteBuffers => failing(real, "EIO")],
   [
@@ -354,53 +354,56 @@ for (const [what, fault] of [
       (fd, buffers, position, done) =>
         real(fd, [buffers[0]?.subarray(0, 5_000) ?? Buffer.alloc(0)], position, done),
   ],
-] as const) {
-  test(`${what}: sessions are refused meanwhile, what was taken is kept and written later, in a segment of its own`, {
-    timeout: 30_000,
-  }, async () => {
-    using folder = temporaryFolder();
-    const errors: Error[] = [];
-    let faulty = false;
-    const real: WriteBuffers = fs.writev;
-    const bad = fault(real);
-    const recorder = openTestRecorder(folder.path, 1, {
-      onError: (error) => errors.push(error),
-      writeBuffers: (fd, buffers, position, done) => (faulty ? bad : real)(fd, buffers, position, done),
-    });
-    const session = openSession(recorder, "s-1", "full");
-    record(recorder, session, 0, 40);
-    await recorder.flush();
-    const known = fs.statSync(framesPath(shardFolder(folder.path, 1), 1)).size;
-    faulty = true;
-    record(recorder, session, 40, 100);
-    await assert.rejects(recorder.flush(), { code: "SLUICE_RECORD_FAILED", message: new RegExp(what) });
-    assert.equal(errors.length, 1);
-    assert.throws(() => record(recorder, session, 1_000, 1_001), { code: "SLUICE_RECORD_FAILED" });
-    assert.throws(() => openSession(recorder, "s-2"), { code: "SLUICE_RECORD_FAILED" });
-    const size = (): number => fs.statSync(framesPath(shardFolder(folder.path, 1), 1)).size;
-    for (let count = 0; count < 40 && size() !== known; count += 1) await new Promise((resolve) => setTimeout(resolve, 20));
-    assert.equal(size(), known, "the torn tail is cut");
-    faulty = false;
-    for (let count = 0; count < 100; count += 1) {
-      await new Promise((resolve) => setTimeout(resolve, 50));
-      if (
-        await recorder.flush().then(
-          () => true,
-          () => false,
+] as const;
+for (const [way, real] of [
+  ["past", fs.writev as WriteBuffers],
+  ["through", cachedWrites],
+] as const)
+  for (const [what, fault] of FAULTS)
+    test(`${what}, writing ${way} the page cache: sessions are refused meanwhile, what was taken is kept and written later, in a segment of its own`, {
+      timeout: 30_000,
+    }, async () => {
+      using folder = temporaryFolder();
+      const errors: Error[] = [];
+      let faulty = false;
+      const bad = fault(real);
+      const recorder = openTestRecorder(folder.path, 1, {
+        onError: (error) => errors.push(error),
+        writeBuffers: (fd, buffers, position, done) => (faulty ? bad : real)(fd, buffers, position, done),
+      });
+      const session = openSession(recorder, "s-1", "full");
+      record(recorder, session, 0, 40);
+      await recorder.flush();
+      const known = fs.statSync(framesPath(shardFolder(folder.path, 1), 1)).size;
+      faulty = true;
+      record(recorder, session, 40, 100);
+      await assert.rejects(recorder.flush(), { code: "SLUICE_RECORD_FAILED", message: new RegExp(what) });
+      assert.equal(errors.length, 1);
+      assert.throws(() => record(recorder, session, 1_000, 1_001), { code: "SLUICE_RECORD_FAILED" });
+      assert.throws(() => openSession(recorder, "s-2"), { code: "SLUICE_RECORD_FAILED" });
+      const size = (): number => fs.statSync(framesPath(shardFolder(folder.path, 1), 1)).size;
+      for (let count = 0; count < 40 && size() !== known; count += 1) await new Promise((resolve) => setTimeout(resolve, 20));
+      assert.equal(size(), known, "the torn tail is cut");
+      faulty = false;
+      for (let count = 0; count < 100; count += 1) {
+        await new Promise((resolve) => setTimeout(resolve, 50));
+        if (
+          await recorder.flush().then(
+            () => true,
+            () => false,
+          )
         )
-      )
-        break;
-    }
-    record(recorder, session, 100, 120);
-    await recorder.close();
-    assert.ok((await recorded(folder.path, "s-1")).equals(pieces(0, 120)));
-    assert.ok(listFrames(shardFolder(folder.path, 1)).length >= 2);
-    for (const { mode } of listFrames(shardFolder(folder.path, 1)).map((segment) =>
-      fs.statSync(framesPath(shardFolder(folder.path, 1), segment)),
-    ))
-      assert.equal(mode & 0o777, 0o600);
-  });
-}
+          break;
+      }
+      record(recorder, session, 100, 120);
+      await recorder.close();
+      assert.ok((await recorded(folder.path, "s-1")).equals(pieces(0, 120)));
+      assert.ok(listFrames(shardFolder(folder.path, 1)).length >= 2);
+      for (const { mode } of listFrames(shardFolder(folder.path, 1)).map((segment) =>
+        fs.statSync(framesPath(shardFolder(folder.path, 1), segment)),
+      ))
+        assert.equal(mode & 0o777, 0o600);
+    });
 
 function failing(real: WriteBuffers, code: string): WriteBuffers {
   return (fd, buffers, position, done) =>

@@ -1,6 +1,7 @@
 import type { Database } from "lmdb";
 import { unpackMultiple } from "msgpackr";
 import { copyInto } from "../core/bytes/copy.ts";
+import { alignedBuffer } from "../core/native/direct.ts";
 import type { Environment } from "./environment.ts";
 import { describe, unusable } from "./folder.ts";
 import {
@@ -8,6 +9,7 @@ import {
   FRAMES_HEADER_BYTES,
   type FrameBlock,
   FrameFile,
+  PAGE_BYTES,
   pagesFor,
   type WriteBuffers,
   type WrittenAt,
@@ -23,6 +25,8 @@ const SPLIT_MIN_BYTES = 64;
 const FLUSH_MILLIS = 50;
 /** Full blocks that are written together. */
 const GROUP_BLOCKS = 16;
+/** With more than so many waiting, half of what makes sessions pause, groups go through the page cache until the disk has caught up. */
+const BEHIND_BLOCKS = 64;
 /** Blocks kept for reuse while the disk is behind, and once it has caught up: new ones would have the heap collected again and again. */
 const SPARE_BLOCKS = 128;
 const SPARE_IDLE_BLOCKS = 16;
@@ -81,6 +85,7 @@ export class FrameWriter {
   private readonly full: FrameBlock[] = [];
   private readonly spare: FrameBlock[] = [];
   private writing = false;
+  private behind = false;
   /** So many of `full` are to be written without waiting for more. */
   private urgent = 0;
   private readonly run = new PlaceRun();
@@ -227,7 +232,9 @@ export class FrameWriter {
 
   private write(done: (error: unknown) => void): void {
     const group = this.full.slice(0, GROUP_BLOCKS);
-    this.file.write(group, (error, at) => {
+    if (this.full.length > BEHIND_BLOCKS) this.behind = true;
+    else if (this.full.length <= GROUP_BLOCKS) this.behind = false;
+    this.file.write(group, this.behind, (error, at) => {
       if (error === undefined) this.wrote(group, at);
       done(error);
     });
@@ -270,8 +277,8 @@ export class FrameWriter {
 }
 
 function newBlock(): FrameBlock {
-  const buffer = Buffer.allocUnsafeSlow(FRAMES_BLOCK_BYTES);
-  return { buffer, view: new DataView(buffer.buffer), number: 0, end: 0, owners: [] };
+  const buffer = alignedBuffer(FRAMES_BLOCK_BYTES, PAGE_BYTES);
+  return { buffer, view: new DataView(buffer.buffer, buffer.byteOffset, buffer.length), number: 0, end: 0, owners: [] };
 }
 
 /** Frames of one session in a block, in the order they were written. Reads what FrameWriter wrote. */

@@ -3,6 +3,7 @@ import fs from "node:fs";
 import os from "node:os";
 import path from "node:path";
 import type { Identity } from "../core/identity/types.ts";
+import type { WriteBuffers } from "./frame-file.ts";
 import { openRecorder, type RecorderOptions } from "./recorder.ts";
 import { tailEvents } from "./tail.ts";
 import type { AuditEvent, DecisionRecord, Recorder, SessionRecorder, StatementRecord } from "./types.ts";
@@ -69,3 +70,15 @@ export async function events(folder: string, since?: string): Promise<AuditEvent
   for await (const event of tailEvents(folder, { follow: false, since })) all.push(event);
   return all;
 }
+
+/** Whether what is written to a descriptor goes past the page cache (O_DIRECT). */
+export const isDirect = (fd: number): boolean => {
+  const flags = /^flags:\s*([0-7]+)$/m.exec(fs.readFileSync(`/proc/self/fdinfo/${fd}`, "latin1"))?.[1] ?? "0";
+  return (Number.parseInt(flags, 8) & fs.constants.O_DIRECT) !== 0;
+};
+
+/** A write to a file system that refuses direct ones only when it comes to writing. */
+export const cachedWrites: WriteBuffers = (fd, buffers, position, done) => {
+  if (isDirect(fd)) setImmediate(done, Object.assign(new Error("EINVAL: made by the test"), { code: "EINVAL" }), 0);
+  else fs.writev(fd, buffers, position, done);
+};

@@ -3,7 +3,7 @@ import { join } from "node:path";
 import { SluiceError } from "../errors.ts";
 import type { PatternSet } from "./matcher.ts";
 
-/** What the C++ side exports; see acceptor.cc, journal.cc, matcher.cc and pump.cc. The typed wrappers are acceptor.ts, window.ts, matcher.ts and pump.ts. */
+/** What the C++ side exports; see acceptor.cc, journal.cc, matcher.cc and pump.cc. The typed wrappers are acceptor.ts, window.ts, checksum.ts, direct.ts, matcher.ts and pump.ts. */
 export interface AcceptorAddon {
   listen(host: string, port: number, backlog: number): { fd: number; port: number };
   accept(fd: number, callback: (fds: readonly number[], exhausted: number) => void): void;
@@ -25,6 +25,8 @@ export interface JournalAddon {
   move(window: NativeWindow, fd: number, position: number, bytes: number, spareBytes: number): number;
   release(window: NativeWindow): void;
   checksum(bytes: Uint8Array, start: number, end: number): number | undefined;
+  direct(fd: number, wanted: boolean): number;
+  misalignment(bytes: Uint8Array, unit: number): number;
 }
 
 export interface MatcherAddon {

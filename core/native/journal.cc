@@ -1,5 +1,6 @@
 // Journal: appends blocks to a file through a window of it that is mapped, and allocated before it is mapped. A block is 16 bytes
-// of header (magic, CRC-32, length, sequence) and a payload; what the payload holds is not known here.
+// of header (magic, CRC-32, length, sequence) and a payload; what the payload holds is not known here. Also what the recorded bytes'
+// files need of the system and Node.js does not offer: direct() and misalignment().
 #include <errno.h>
 #include <fcntl.h>
 #include <setjmp.h>
@@ -251,10 +252,40 @@ napi_value checksum(napi_env env, napi_callback_info info) {
   return number(env, blockCrc32(static_cast<const uint8_t*>(bytes) + start, static_cast<size_t>(end - start)));
 }
 
+// direct(fd, wanted): whether what is written goes past the page cache. Returns 0 or an errno: then nothing has changed.
+napi_value direct(napi_env env, napi_callback_info info) {
+  size_t count = 2;
+  napi_value values[2];
+  int64_t fd = 0;
+  bool wanted = false;
+  if (napi_get_cb_info(env, info, &count, values, nullptr, nullptr) != napi_ok || count < 2 || !readInt(env, values[0], 0, INT32_MAX, &fd) ||
+      napi_get_value_bool(env, values[1], &wanted) != napi_ok) {
+    return badArgument(env, "direct takes a descriptor and whether");
+  }
+  const int flags = fcntl(static_cast<int>(fd), F_GETFL);
+  if (flags < 0) return number(env, errno);
+  return number(env, fcntl(static_cast<int>(fd), F_SETFL, wanted ? flags | O_DIRECT : flags & ~O_DIRECT) == 0 ? 0 : errno);
+}
+
+// misalignment(bytes, unit): how many bytes behind a multiple of `unit` they begin in memory.
+napi_value misalignment(napi_env env, napi_callback_info info) {
+  size_t count = 2;
+  napi_value values[2];
+  void* bytes = nullptr;
+  size_t length = 0;
+  int64_t unit = 0;
+  if (napi_get_cb_info(env, info, &count, values, nullptr, nullptr) != napi_ok || count < 2 ||
+      !readBytes(env, values[0], napi_uint8_array, 0, &bytes, &length) || !readInt(env, values[1], 1, UINT32_MAX, &unit)) {
+    return badArgument(env, "misalignment takes bytes and a unit");
+  }
+  return number(env, static_cast<int64_t>(reinterpret_cast<uintptr_t>(bytes) % static_cast<uintptr_t>(unit)));
+}
+
 napi_value init(napi_env env, napi_value exports) {
   const bool added = addFunction(env, exports, "open", open) && addFunction(env, exports, "attach", attach) &&
                      addFunction(env, exports, "move", move) && addFunction(env, exports, "release", release) &&
-                     addFunction(env, exports, "checksum", checksum);
+                     addFunction(env, exports, "checksum", checksum) && addFunction(env, exports, "direct", direct) &&
+                     addFunction(env, exports, "misalignment", misalignment);
   return added ? exports : nullptr;
 }
 

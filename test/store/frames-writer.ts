@@ -1,16 +1,17 @@
 /**
  * A process that records results: a session writes numbered pieces and says on stdout how many it has written.
- * Arguments: data folder, bytes of a piece, pieces (0: without end), and how it ends: close, or wait.
+ * Arguments: data folder, bytes of a piece, pieces (0: without end), how it ends (close, or wait), and `cached` for no direct writes.
  */
 import fs from "node:fs";
 import { setTimeout as sleep } from "node:timers/promises";
 import { openRecorder } from "../../store/recorder.ts";
-import { allow, openSession, query } from "../../store/testing.ts";
+import { allow, cachedWrites, openSession, query } from "../../store/testing.ts";
 
-const [folder = "", bytes = "1000", pieces = "0", end = "wait"] = process.argv.slice(2);
+const [folder = "", bytes = "1000", pieces = "0", end = "wait", way = ""] = process.argv.slice(2);
 const recorder = openRecorder(folder, 1, {
   minFreeBytes: 1024 * 1024,
   reserveBytes: 4_096,
+  ...(way === "cached" && { writeBuffers: cachedWrites }),
   onError: (error) => fs.writeSync(1, `${error.message}\n`),
 });
 const session = openSession(recorder, `session-${process.pid}`, "full");

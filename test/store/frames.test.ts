@@ -24,8 +24,8 @@ async function wholePieces(folder: string, id: string): Promise<number> {
   return Math.floor(all.length / PIECE_BYTES);
 }
 
-function startWriter(folder: string, pieces: number): { readonly child: ChildProcess; readonly written: () => number } {
-  const child = spawn(process.execPath, [WRITER, folder, String(PIECE_BYTES), String(pieces)], { stdio: ["ignore", "pipe", "inherit"] });
+function startWriter(folder: string, way: "direct" | "cached"): { readonly child: ChildProcess; readonly written: () => number } {
+  const child = spawn(process.execPath, [WRITER, folder, String(PIECE_BYTES), "0", "wait", way], { stdio: ["ignore", "pipe", "inherit"] });
   let text = "";
   child.stdout?.setEncoding("utf8").on("data", (chunk: string) => {
     text += chunk;
@@ -41,7 +41,7 @@ async function killed(child: ChildProcess): Promise<void> {
 
 test("recorded bytes of a running gateway read back in another process, soon and whole", { timeout: 60_000 }, async () => {
   using folder = temporaryFolder();
-  const { child, written } = startWriter(folder.path, 0);
+  const { child, written } = startWriter(folder.path, "direct");
   try {
     await once(child.stdout ?? child, "data");
     for (let round = 0; round < 10; round += 1) {
@@ -60,7 +60,7 @@ test("kill -9: what was written before the last moments reads back, at once and 
   using folder = temporaryFolder();
   const sessions: { readonly id: string; readonly atLeast: number; found: number }[] = [];
   for (let round = 0; round < 6; round += 1) {
-    const { child, written } = startWriter(folder.path, 0);
+    const { child, written } = startWriter(folder.path, round % 2 === 0 ? "direct" : "cached");
     await once(child.stdout ?? child, "data");
     await sleep(300);
     const atLeast = written();
@@ -76,19 +76,22 @@ test("kill -9: what was written before the last moments reads back, at once and 
   for (const { id, found } of sessions) assert.equal(await wholePieces(folder.path, id), found, id);
 });
 
-test("a file size limit (EFBIG): recording goes on in further segments, and nothing is lost", { timeout: 60_000 }, async () => {
-  using folder = temporaryFolder();
-  // 3,000 blocks of 1,024 bytes; SIGXFSZ, which Node ignores, would otherwise end the process.
-  const run = spawnSync(
-    "sh",
-    ["-c", 'ulimit -f 3000 && exec "$0" "$@"', process.execPath, WRITER, folder.path, String(PIECE_BYTES), "400", "close"],
-    { encoding: "utf8", timeout: 50_000 },
-  );
-  assert.equal(run.status, 0, run.stderr);
-  assert.match(run.stdout, /cannot keep session recordings: (EFBIG|short write)/);
-  assert.match(run.stdout, /closed after [1-9]/);
-  const shard = shardFolder(folder.path, 1);
-  assert.ok(listFrames(shard).length >= 3, `${listFrames(shard).length} segments`);
-  for (const segment of listFrames(shard)) assert.ok(fs.statSync(framesPath(shard, segment)).size <= 3_000 * 1_024);
-  assert.equal(await wholePieces(folder.path, `session-${run.pid}`), 400);
-});
+for (const way of ["direct", "cached"])
+  test(`a file size limit (EFBIG), ${way} writes: recording goes on in further segments, and nothing is lost`, {
+    timeout: 60_000,
+  }, async () => {
+    using folder = temporaryFolder();
+    // 3,000 blocks of 1,024 bytes; SIGXFSZ, which Node ignores, would otherwise end the process.
+    const run = spawnSync(
+      "sh",
+      ["-c", 'ulimit -f 3000 && exec "$0" "$@"', process.execPath, WRITER, folder.path, String(PIECE_BYTES), "400", "close", way],
+      { encoding: "utf8", timeout: 50_000 },
+    );
+    assert.equal(run.status, 0, run.stderr);
+    assert.match(run.stdout, /cannot keep session recordings: (EFBIG|short write)/);
+    assert.match(run.stdout, /closed after [1-9]/);
+    const shard = shardFolder(folder.path, 1);
+    assert.ok(listFrames(shard).length >= 3, `${listFrames(shard).length} segments`);
+    for (const segment of listFrames(shard)) assert.ok(fs.statSync(framesPath(shard, segment)).size <= 3_000 * 1_024);
+    assert.equal(await wholePieces(folder.path, `session-${run.pid}`), 400);
+  });
