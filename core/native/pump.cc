@@ -75,6 +75,8 @@ napi_value Open(napi_env env, napi_callback_info info) {
       !readInt(env, arguments[5], 0, INT32_MAX, &lowBytes) || napi_typeof(env, arguments[6], &type) != napi_ok || type != napi_function) {
     return badArgument(env, "open(slab, page: Uint8Array, events, runs, slots: Int32Array, lowBytes: number, callback: function)");
   }
+  // pump_turn.cc reads a list of libuv's that is not in its interface, but in its ABI.
+  if (uv_version() >> 16 != UV_VERSION_MAJOR) return fail(env, "ENOTSUP", "open: built for another major version of libuv");
   Addon* addon = addonOf(env);
   int epollFd = epoll_create1(EPOLL_CLOEXEC);
   if (epollFd < 0) return failErrno(env, "epoll_create1", errno);
