@@ -4,6 +4,7 @@ import { Grammar } from "./grammar.ts";
 import { type Judged, judge, refusedText } from "./judge.ts";
 import { OffThread } from "./off-thread.ts";
 import { Shape, ShapeCache } from "./shape.ts";
+import { Templates } from "./templates.ts";
 import type { Classified, Classifier } from "./types.ts";
 
 /** Keys of the cache, in bytes; what is cached beside a key is of the key's order. */
@@ -30,6 +31,7 @@ class ShapeClassifier implements Classifier {
   readonly #offThread: OffThread;
   readonly #shape = new Shape();
   readonly #cache: ShapeCache<Classified>;
+  readonly #templates = new Templates<Classified>();
 
   constructor(grammar: Grammar, options: ClassifierOptions) {
     this.#grammar = grammar;
@@ -38,6 +40,8 @@ class ShapeClassifier implements Classifier {
   }
 
   classify(bytes: Uint8Array, start: number, end: number): Classified | Promise<Classified> {
+    const known = this.#templates.find(bytes, start, end);
+    if (known !== undefined) return this.#hit(known);
     const shape = this.#shape;
     const length = end - start;
     if (length > LIMITS.statementBytes) return this.#refused(TOO_LONG);
@@ -48,9 +52,8 @@ class ShapeClassifier implements Classifier {
       const heavy = shape.heavy;
       const cached = this.#cache.find(shape, bytes, start, end);
       if (cached !== undefined) {
-        this.stats.hits += 1;
-        if (cached.refusal !== undefined) this.stats.refusals += 1;
-        return cached;
+        this.#templates.learn(shape, bytes, start, end, cached);
+        return this.#hit(cached);
       }
       return this.#parse(bytes.slice(start, end), heavy || length > LIMITS.inlineParseBytes);
     }
@@ -80,6 +83,12 @@ class ShapeClassifier implements Classifier {
   #keep(text: Uint8Array, judged: Judged): Classified {
     if (judged.cacheable) this.#cache.store(this.#shape, text, 0, text.length, judged.keep, judged.classified);
     return judged.classified.refusal === undefined ? judged.classified : this.#refused(judged.classified);
+  }
+
+  #hit(classified: Classified): Classified {
+    this.stats.hits += 1;
+    if (classified.refusal !== undefined) this.stats.refusals += 1;
+    return classified;
   }
 
   #refused(classified: Classified): Classified {
