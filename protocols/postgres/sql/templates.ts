@@ -79,8 +79,6 @@ export class Templates<T> {
       slots[base + PATIENCE_AT] -= 1;
       return;
     }
-    slots[base] = 0;
-    slots[base + 1] = 0;
     slots[base + PATIENCE_AT] = PATIENCE;
     this.#values[slot] = undefined;
     const length = writeTemplate(shape, bytes, start, end, slots, base + HEAD_BYTES, base + SLOT_BYTES);
