@@ -184,9 +184,12 @@ export class FrontendReader implements MessageVisitor {
       throw new SluiceError("SLUICE_PROTOCOL_VIOLATION", "Query without its terminating zero");
     const classified = this.#classify(bytes, textStart, textEnd);
     if (classified === undefined) return HOLD;
-    if (classified.effects.length > 0 && this.#named.uncertain(classified)) return this.#awaitAnswer();
-    const effective = this.#named.withNamed(classified);
-    const decided = this.#decide(effective, bytes, textStart, textEnd, undefined, undefined, this.#named.movedPath(classified, undefined));
+    // Only effects name what was prepared or declared.
+    const effects = classified.effects.length > 0;
+    if (effects && this.#named.uncertain(classified)) return this.#awaitAnswer();
+    const effective = effects ? this.#named.withNamed(classified) : classified;
+    const movedPath = effects && this.#named.movedPath(classified, undefined);
+    const decided = this.#decide(effective, bytes, textStart, textEnd, undefined, undefined, movedPath);
     if (decided === "hold") return HOLD;
     const relay = this.#relay;
     const decision = relay.quotas?.judge(decided, effective, true) ?? decided;
@@ -389,7 +392,10 @@ export class FrontendReader implements MessageVisitor {
     if (this.#classified !== undefined) return this.#classified;
     if (end - start > LIMITS.statementBytes)
       throw new SluiceError("SLUICE_LIMIT_EXCEEDED", `a statement of more than ${LIMITS.statementBytes} bytes`);
-    const classified = this.#relay.room.classifier.classify(bytes, start, end);
+    const classifier = this.#relay.room.classifier;
+    const known = classifier.known(bytes, start, end);
+    if (known !== undefined) return known;
+    const classified = classifier.classify(bytes, start, end);
     if (!(classified instanceof Promise)) return classified;
     this.#relay.hold(
       classified.then((found) => {

@@ -39,9 +39,15 @@ class ShapeClassifier implements Classifier {
     this.#cache = new ShapeCache(options.capacity ?? LIMITS.cachedShapes, CACHED_KEY_BYTES);
   }
 
-  classify(bytes: Uint8Array, start: number, end: number): Classified | Promise<Classified> {
+  known(bytes: Uint8Array, start: number, end: number): Classified | undefined {
     const known = this.#templates.find(bytes, start, end);
-    if (known !== undefined) return this.#hit(known);
+    if (known !== undefined) this.stats.hits += 1;
+    return known;
+  }
+
+  classify(bytes: Uint8Array, start: number, end: number): Classified | Promise<Classified> {
+    const known = this.known(bytes, start, end);
+    if (known !== undefined) return known;
     const shape = this.#shape;
     const length = end - start;
     if (length > LIMITS.statementBytes) return this.#refused(TOO_LONG);
@@ -52,8 +58,10 @@ class ShapeClassifier implements Classifier {
       const heavy = shape.heavy;
       const cached = this.#cache.find(shape, bytes, start, end);
       if (cached !== undefined) {
-        this.#templates.learn(shape, bytes, start, end, cached);
-        return this.#hit(cached);
+        this.stats.hits += 1;
+        if (cached.refusal === undefined) this.#templates.learn(shape, bytes, start, end, cached);
+        else this.stats.refusals += 1;
+        return cached;
       }
       return this.#parse(bytes.slice(start, end), heavy || length > LIMITS.inlineParseBytes);
     }
@@ -83,12 +91,6 @@ class ShapeClassifier implements Classifier {
   #keep(text: Uint8Array, judged: Judged): Classified {
     if (judged.cacheable) this.#cache.store(this.#shape, text, 0, text.length, judged.keep, judged.classified);
     return judged.classified.refusal === undefined ? judged.classified : this.#refused(judged.classified);
-  }
-
-  #hit(classified: Classified): Classified {
-    this.stats.hits += 1;
-    if (classified.refusal !== undefined) this.stats.refusals += 1;
-    return classified;
   }
 
   #refused(classified: Classified): Classified {
