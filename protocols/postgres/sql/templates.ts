@@ -30,7 +30,7 @@ const DIGITS_MAX = 9;
  */
 export class Templates<T> {
   readonly #slots = new Uint8Array(SLOTS * SLOT_BYTES);
-  readonly #values: (T | undefined)[] = new Array<T | undefined>(SLOTS).fill(undefined);
+  readonly #values: (T | undefined)[] = Array.from({ length: SLOTS }, () => undefined);
 
   /** What learn() was given for a text that has the same key; undefined: not known here. */
   find(bytes: Uint8Array, start: number, end: number): T | undefined {
