@@ -185,9 +185,11 @@ export class FrontendReader implements MessageVisitor {
       throw new SluiceError("SLUICE_PROTOCOL_VIOLATION", "Query without its terminating zero");
     const classified = this.#classify(bytes, textStart, textEnd);
     if (classified === undefined) return HOLD;
-    if (classified.effects.length > 0 && this.#named.uncertain(classified)) return this.#awaitAnswer();
-    const effective = this.#named.withNamed(classified);
-    const decided = this.#decide(effective, bytes, textStart, textEnd, undefined, undefined, this.#named.movedPath(classified, undefined));
+    const effects = classified.effects.length > 0;
+    if (effects && this.#named.uncertain(classified)) return this.#awaitAnswer();
+    const effective = effects ? this.#named.withNamed(classified) : classified;
+    const movedPath = effects && this.#named.movedPath(classified, undefined);
+    const decided = this.#decide(effective, bytes, textStart, textEnd, undefined, undefined, movedPath);
     if (decided === "hold") return HOLD;
     const relay = this.#relay;
     const decision = relay.quotas?.judge(decided, effective, true) ?? decided;
@@ -385,16 +387,15 @@ export class FrontendReader implements MessageVisitor {
 
   /** undefined: the message is held until the classification is there. */
   #classify(bytes: Uint8Array, start: number, end: number): Classified | undefined {
-    if (this.#classified !== undefined) return this.#classified;
+    const { classifier } = this.#relay.room;
+    const known = this.#classified ?? classifier.known(bytes, start, end);
+    if (known !== undefined) return known;
     if (end - start > LIMITS.statementBytes)
       throw new SluiceError("SLUICE_LIMIT_EXCEEDED", `a statement of more than ${LIMITS.statementBytes} bytes`);
-    const classified = this.#relay.room.classifier.classify(bytes, start, end);
+    const classified = classifier.classify(bytes, start, end);
     if (!(classified instanceof Promise)) return classified;
-    this.#relay.hold(
-      classified.then((found) => {
-        this.#classified = found;
-      }),
-    );
+    const found = classified.then((each) => void (this.#classified = each));
+    this.#relay.hold(found);
     return undefined;
   }
 

@@ -4,6 +4,7 @@ import { Grammar } from "./grammar.ts";
 import { type Judged, judge, refusedText } from "./judge.ts";
 import { OffThread } from "./off-thread.ts";
 import { Shape, ShapeCache } from "./shape.ts";
+import { Templates } from "./templates.ts";
 import type { Classified, Classifier } from "./types.ts";
 
 /** Keys of the cache, in bytes; what is cached beside a key is of the key's order. */
@@ -30,6 +31,7 @@ class ShapeClassifier implements Classifier {
   readonly #offThread: OffThread;
   readonly #shape = new Shape();
   readonly #cache: ShapeCache<Classified>;
+  readonly #templates = new Templates<Classified>();
 
   constructor(grammar: Grammar, options: ClassifierOptions) {
     this.#grammar = grammar;
@@ -37,7 +39,15 @@ class ShapeClassifier implements Classifier {
     this.#cache = new ShapeCache(options.capacity ?? LIMITS.cachedShapes, CACHED_KEY_BYTES);
   }
 
+  known(bytes: Uint8Array, start: number, end: number): Classified | undefined {
+    const known = this.#templates.find(bytes, start, end);
+    if (known !== undefined) this.stats.hits += 1;
+    return known;
+  }
+
   classify(bytes: Uint8Array, start: number, end: number): Classified | Promise<Classified> {
+    const known = this.known(bytes, start, end);
+    if (known !== undefined) return known;
     const shape = this.#shape;
     const length = end - start;
     if (length > LIMITS.statementBytes) return this.#refused(TOO_LONG);
@@ -49,7 +59,8 @@ class ShapeClassifier implements Classifier {
       const cached = this.#cache.find(shape, bytes, start, end);
       if (cached !== undefined) {
         this.stats.hits += 1;
-        if (cached.refusal !== undefined) this.stats.refusals += 1;
+        if (cached.refusal === undefined) this.#templates.learn(shape, bytes, start, end, cached);
+        else this.stats.refusals += 1;
         return cached;
       }
       return this.#parse(bytes.slice(start, end), heavy || length > LIMITS.inlineParseBytes);

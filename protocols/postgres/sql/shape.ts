@@ -42,6 +42,8 @@ export class Shape {
   literals = 0;
   readonly literalStarts = new Int32Array(LITERALS);
   readonly literalEnds = new Int32Array(LITERALS);
+  /** Those of them that the key holds as they are. */
+  keep: Uint8Array | undefined = undefined;
   /** A zero byte stands outside what the server would accept. */
   zero = false;
   /** There are bytes over 127, whose UTF-8 has to be checked. */
@@ -58,6 +60,7 @@ export class Shape {
     this.nonAscii = false;
     this.heavy = false;
     this.literals = 0;
+    this.keep = keep;
     this.keyBytes = 0;
     if (end - start > TEXT_BYTES) return false;
     const key = this.key;
@@ -118,7 +121,7 @@ export class Shape {
       } else if ((kind & DIGIT) !== 0 || (byte === 46 && next < end && (CLASS[bytes[next]] & DIGIT) !== 0)) {
         next = skipNumber(bytes, i, end);
         marker = next > 0 && isSmallInteger(bytes, i, next) ? INTEGER : NUMBER;
-      } else if (byte === 46 && bytes[next] === 46) next += 1;
+      } else if (byte === 46 && next < end && bytes[next] === 46) next += 1;
       else if (byte === 34) next = skipQuotedIdentifier(bytes, i, end);
       else if (byte === 36) next = skipDollar(bytes, i, end);
       else if (byte < 32 || byte === 127) return false;

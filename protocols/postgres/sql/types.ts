@@ -149,6 +149,8 @@ export interface Classifier {
    * Texts over LIMITS.inlineParseBytes that are not cached return a promise (parsed on another thread, with a deadline).
    */
   classify(bytes: Uint8Array, start: number, end: number): Classified | Promise<Classified>;
+  /** The same for a statement that was sent of late, and differs in plain literals at most; undefined: ask classify(). */
+  known(bytes: Uint8Array, start: number, end: number): Classified | undefined;
   readonly stats: { hits: number; misses: number; refusals: number };
   close(): Promise<void>;
 }
