@@ -8,7 +8,7 @@ import { type IntentPlace, Journal, nextSlot } from "./journal.ts";
 import { EFFECTS, eachRecord, INTENT_BYTES, NO_STATEMENT, RECORD } from "./layout.ts";
 import { recoverShard } from "./recover.ts";
 import { SegmentCursor } from "./segment.ts";
-import { temporaryFolder } from "./testing.ts";
+import { journalOptions, temporaryFolder } from "./testing.ts";
 import { SegmentWindow } from "./window.ts";
 
 type Fault = { code: string } | { short: number } | undefined;
@@ -27,15 +27,7 @@ function faultyJournal(
   const window = new SegmentWindow();
   const journal = new Journal(
     {
-      folder,
-      shard: 1,
-      segmentBytes,
-      reserveBytes: 4_096,
-      firstSegment: 1,
-      previous: null,
-      carry: () => Buffer.alloc(0),
-      nextSession: () => 1,
-      onRotate: () => {},
+      ...journalOptions(folder, segmentBytes),
       onError: (error) => errors.push(error),
       window: {
         append: (...block) => {

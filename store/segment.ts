@@ -1,5 +1,5 @@
 import fs from "node:fs";
-import zlib from "node:zlib";
+import { checksum } from "../core/native/checksum.ts";
 import { ALLOCATED_MAX_BYTES, BLOCK_HEADER_BYTES, BLOCK_MAGIC, BLOCK_MAX_BYTES } from "./layout.ts";
 
 const WINDOW_BYTES = 256 * 1024;
@@ -118,7 +118,7 @@ export class SegmentCursor {
         continue;
       const body = Buffer.allocUnsafe(8 + length);
       fs.readSync(this.fd, body, 0, body.length, base + at + 8);
-      if (zlib.crc32(body) === chunk.readUInt32LE(at + 4)) return true;
+      if (checksum(body, 0, body.length) === chunk.readUInt32LE(at + 4)) return true;
     }
     return false;
   }
@@ -139,7 +139,7 @@ export class SegmentCursor {
     if (total > this.window.length && fs.fstatSync(this.fd).size - this.position < total) return this.nothing();
     if (!this.have(total)) return this.nothing();
     at = this.position - this.windowStart;
-    if (zlib.crc32(this.window.subarray(at + 8, at + total)) !== this.window.readUInt32LE(at + 4)) return this.nothing();
+    if (checksum(this.window, at + 8, at + total) !== this.window.readUInt32LE(at + 4)) return this.nothing();
     const offset = this.position + BLOCK_HEADER_BYTES;
     this.position += total;
     this.sequence += 1;

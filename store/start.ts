@@ -1,6 +1,6 @@
 import { createHash, type Hash } from "node:crypto";
 import fs from "node:fs";
-import zlib from "node:zlib";
+import { checksum } from "../core/native/checksum.ts";
 import { segmentPath } from "./folder.ts";
 import { BLOCK_HEADER_BYTES, BLOCK_MAGIC, putHeader, RECORD, RECORD_HEADER_BYTES, type SegmentInfo } from "./layout.ts";
 
@@ -25,7 +25,7 @@ export function finishBlock(buffer: Buffer, view: DataView, start: number, end: 
   view.setUint32(start, BLOCK_MAGIC, true);
   view.setUint32(start + 8, end - start - BLOCK_HEADER_BYTES, true);
   view.setUint32(start + 12, sequence, true);
-  view.setUint32(start + 4, zlib.crc32(buffer.subarray(start + 8, end)), true);
+  view.setUint32(start + 4, checksum(buffer, start + 8, end), true);
 }
 
 /**

@@ -82,3 +82,16 @@ export const cachedWrites: WriteBuffers = (fd, buffers, position, done) => {
   if (isDirect(fd)) setImmediate(done, Object.assign(new Error("EINVAL: made by the test"), { code: "EINVAL" }), 0);
   else fs.writev(fd, buffers, position, done);
 };
+
+/** Options of the journal of an empty shard that no recorder has. */
+export const journalOptions = (folder: string, segmentBytes: number) => ({
+  folder,
+  shard: 1,
+  segmentBytes,
+  reserveBytes: 4_096,
+  firstSegment: 1,
+  previous: null,
+  carry: () => Buffer.alloc(0),
+  nextSession: () => 1,
+  onRotate: () => {},
+});

@@ -2,19 +2,12 @@
 import fs from "node:fs";
 import { Journal } from "../../store/journal.ts";
 import { INTENT_BYTES, RECORD } from "../../store/layout.ts";
+import { journalOptions } from "../../store/testing.ts";
 
 const [folder = "", segmentBytes = "1000000"] = process.argv.slice(2);
 const journal = new Journal(
   {
-    folder,
-    shard: 1,
-    segmentBytes: Number(segmentBytes),
-    reserveBytes: 4_096,
-    firstSegment: 1,
-    previous: null,
-    carry: () => Buffer.alloc(0),
-    nextSession: () => 1,
-    onRotate: () => {},
+    ...journalOptions(folder, Number(segmentBytes)),
     onError: (error) => console.error(error),
   },
   { journalBytes: 0, commits: 0, failed: 0 },

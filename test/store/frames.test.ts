@@ -8,6 +8,7 @@ import { setTimeout as sleep } from "node:timers/promises";
 import { framesPath, listFrames, shardFolder } from "../../store/folder.ts";
 import { readFrames } from "../../store/read.ts";
 import { openTestRecorder, temporaryFolder } from "../../store/testing.ts";
+import { killed } from "../helpers/processes.ts";
 
 const WRITER = path.join(import.meta.dirname, "frames-writer.ts");
 const PIECE_BYTES = 20_000;
@@ -31,12 +32,6 @@ function startWriter(folder: string, way: "direct" | "cached"): { readonly child
     text += chunk;
   });
   return { child, written: () => Number(text.trim().split("\n").at(-1) ?? 0) };
-}
-
-async function killed(child: ChildProcess): Promise<void> {
-  const closed = once(child, "close");
-  child.kill("SIGKILL");
-  await closed;
 }
 
 test("recorded bytes of a running gateway read back in another process, soon and whole", { timeout: 60_000 }, async () => {

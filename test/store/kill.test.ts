@@ -8,6 +8,7 @@ import { currentCursor, listSessions, tailEvents } from "../../store/read.ts";
 import { openRecorder } from "../../store/recorder.ts";
 import { events, openTestRecorder, temporaryFolder } from "../../store/testing.ts";
 import type { AuditEvent } from "../../store/types.ts";
+import { killed } from "../helpers/processes.ts";
 
 const WRITER = path.join(import.meta.dirname, "writer.ts");
 
@@ -19,12 +20,6 @@ function startWriter(folder: string, shard: number, prefix: string): { readonly 
   });
   // What stands before the last newline was written whole.
   return { child, forwarded: () => text.split("\n").slice(0, -1) };
-}
-
-async function killed(child: ChildProcess): Promise<void> {
-  const closed = once(child, "close");
-  child.kill("SIGKILL");
-  await closed;
 }
 
 test("kill -9 at any instant loses no forwarded operation", { timeout: 120_000 }, async () => {

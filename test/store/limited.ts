@@ -2,18 +2,11 @@
 import { setTimeout as sleep } from "node:timers/promises";
 import { SluiceError } from "../../core/errors.ts";
 import { Journal } from "../../store/journal.ts";
+import { journalOptions } from "../../store/testing.ts";
 
 const journal = new Journal(
   {
-    folder: process.argv[2] ?? "",
-    shard: 1,
-    segmentBytes: 1 << 30,
-    reserveBytes: 4_096,
-    firstSegment: 1,
-    previous: null,
-    carry: () => Buffer.alloc(0),
-    nextSession: () => 1,
-    onRotate: () => {},
+    ...journalOptions(process.argv[2] ?? "", 1 << 30),
     onError: () => {},
   },
   { journalBytes: 0, commits: 0, failed: 0 },

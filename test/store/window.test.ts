@@ -12,6 +12,7 @@ import { type Rest, SegmentCursor } from "../../store/segment.ts";
 import { temporaryFolder } from "../../store/testing.ts";
 import { verifyStore } from "../../store/verify.ts";
 import { WINDOW_BYTES } from "../../store/window.ts";
+import { killed } from "../helpers/processes.ts";
 
 /** Windows begin and end with a page. */
 const PAGE_BYTES = 65_536;
@@ -31,12 +32,6 @@ async function flood(folder: string, segmentBytes: number): Promise<Flood> {
   });
   await once(child.stdout ?? child, "data");
   return { child, told: () => Number(text.split("\n").at(-2)) };
-}
-
-async function killed({ child }: Flood): Promise<void> {
-  const closed = once(child, "close");
-  child.kill("SIGKILL");
-  await closed;
 }
 
 /** Numbers of all intents, and what stands after the last block. */
@@ -61,7 +56,7 @@ test("kill -9 in the middle of blocks: what was acknowledged is there, finished 
     try {
       const writer = await flood(shard, round % 2 === 0 ? 200_000 : 1 << 26);
       await sleep(100 + Math.random() * 300);
-      await killed(writer);
+      await killed(writer.child);
       const segments = listSegments(shard);
       const all: number[] = [];
       for (const segment of segments) {
@@ -124,7 +119,7 @@ test("readers in another process than the writer see every block once it stands,
     cursor.close();
     assert.ok(zeros > 10 && segment > 1, `${zeros} looks at allocated room, ${segment} segments`);
   } finally {
-    await killed(writer);
+    await killed(writer.child);
     releaseShard(shard);
   }
 });
