@@ -10,6 +10,8 @@ const BATCH_EVENTS = 256;
 const POLL_MILLIS = 50;
 /** A shard that had nothing new is not asked again sooner while others have events. */
 const RETRY_MILLIS = 20;
+/** A reader that is behind its writers, and so never without something to deliver, looks for new shards this often. */
+const LIST_MILLIS = 500;
 
 /** Reads one shard's events in order, through all its segments, while it may be written. */
 export class ShardTail {
@@ -91,8 +93,11 @@ export async function* tailEvents(dataFolder: string, options: TailOptions): Asy
   const shards = new Map<number, { readonly tail: ShardTail; queue: Expanded[]; next: number; emptyAt: number }>();
   try {
     let delivered = 0;
+    let listedAt = Number.NEGATIVE_INFINITY;
     while (options.signal?.aborted !== true) {
-      if (delivered === 0) {
+      const now = performance.now();
+      if (delivered === 0 || now - listedAt > LIST_MILLIS) {
+        listedAt = now;
         for (const shard of listShards(dataFolder)) {
           if (shards.has(shard)) continue;
           const tail = new ShardTail(shardFolder(dataFolder, shard), shard, positions.get(shard) ?? { segment: 0, offset: 0 });
@@ -100,7 +105,6 @@ export async function* tailEvents(dataFolder: string, options: TailOptions): Asy
         }
       }
       let first: { readonly tail: ShardTail; queue: Expanded[]; next: number } | undefined;
-      const now = performance.now();
       for (const shard of shards.values()) {
         if (shard.next >= shard.queue.length) {
           if (delivered > 0 && now - shard.emptyAt < RETRY_MILLIS) continue;

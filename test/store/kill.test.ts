@@ -6,7 +6,7 @@ import { test } from "node:test";
 import { setTimeout as sleep } from "node:timers/promises";
 import { currentCursor, listSessions, tailEvents } from "../../store/read.ts";
 import { openRecorder } from "../../store/recorder.ts";
-import { events, openTestRecorder, temporaryFolder } from "../../store/testing.ts";
+import { allow, done, events, openSession, openTestRecorder, query, temporaryFolder } from "../../store/testing.ts";
 import type { AuditEvent } from "../../store/types.ts";
 import { killed } from "../helpers/processes.ts";
 
@@ -68,7 +68,7 @@ test("follow shows events of several running writers soon; a cursor resumes with
     const stop = new AbortController();
     for await (const event of tailEvents(folder.path, { follow: true, signal: stop.signal })) {
       if (event.type === "operation") seen.push(event);
-      if (seen.length === 300) writers.push(startWriter(folder.path, 3, "c"));
+      if (seen.length >= 300 && writers.length === 2) writers.push(startWriter(folder.path, 3, "c"));
       if (seen.length >= 600 && new Set(seen.map((one) => one.statement?.[0])).size === 3) break;
     }
     const cursor = seen.at(-1)?.cursor;
@@ -86,6 +86,35 @@ test("follow shows events of several running writers soon; a cursor resumes with
   } finally {
     for (const writer of writers) writer.child.kill("SIGKILL");
   }
+});
+
+test("a reader that never catches up takes in new shards as well", { timeout: 30_000 }, async () => {
+  using folder = temporaryFolder();
+  const busy = openTestRecorder(folder.path, 1);
+  const session = openSession(busy, "busy");
+  const decision = allow();
+  const operation = (text: string): void => {
+    const request = query(session, decision, text);
+    busy.commit();
+    done(session, request);
+  };
+  for (let count = 0; count < 500; count += 1) operation("backlog");
+  const late: ReturnType<typeof openTestRecorder>[] = [];
+  const stop = new AbortController();
+  const until = performance.now() + 15_000;
+  let found = false;
+  for await (const event of tailEvents(folder.path, { follow: true, signal: stop.signal })) {
+    operation("more");
+    if (late.length === 0) {
+      const recorder = openTestRecorder(folder.path, 2);
+      openSession(recorder, "late");
+      late.push(recorder);
+    }
+    found = event.session === "late";
+    if (found || performance.now() > until) break;
+  }
+  assert.ok(found, "the session of the later shard");
+  for (const recorder of [busy, ...late]) await recorder.close();
 });
 
 test("an event is seen by a follower in another process's folder within 200 ms", { timeout: 30_000 }, async () => {
