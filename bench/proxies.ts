@@ -121,7 +121,8 @@ async function startConfigured(
     await stopProcess(child, "SIGKILL");
     const text = readFileSync(logFile, "utf8");
     removeFolder(folder);
-    throw new Error(`${what} did not start: ${text.slice(-2_000)}`, { cause: error });
+    const why = error instanceof Error ? error.message : String(error);
+    throw new Error(`${what} did not start: ${why} ${text.slice(-2_000)}`, { cause: error });
   }
   return listening(child, port, () => removeFolder(folder));
 }
