@@ -192,7 +192,10 @@ test("a thread that waits, and one in the middle of traffic, can be ended", asyn
     `);
     await inTime("its start", once(worker, "message"));
     await sleep(100);
-    const [code] = (await inTime("its end", worker.terminate().then((code) => [code]))) as number[];
+    const [code] = (await inTime(
+      "its end",
+      worker.terminate().then((code) => [code]),
+    )) as number[];
     assert.equal(code, 1);
   }
 });
