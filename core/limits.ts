@@ -38,6 +38,9 @@ export const LIMITS = {
   /** Bind parameters of one session that are kept for messages awaiting their answers. */
   pendingParameterBytes: 128 * 1024 * 1024,
   preparedStatements: 10_000,
+  /** Parameters of all portals of one session together, and texts of its prepared statements, checked when one of namedLargeBytes comes. */
+  namedBytes: 128 * 1024 * 1024,
+  namedLargeBytes: 16 * 1024,
   /** One statement's text; longer is refused. */
   statementBytes: 16 * 1024 * 1024,
   /** Statements over this are parsed away from the worker's own loop. */

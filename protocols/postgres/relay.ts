@@ -411,7 +411,8 @@ export class Relay {
 
   #armIdle(): void {
     const { idleMillis } = this.#options;
-    const everyMillis = Math.max(1_000, idleMillis / 4);
+    // setInterval takes at most 2^31 − 1 ms, and makes 1 ms of a longer one.
+    const everyMillis = Math.min(Math.max(1_000, idleMillis / 4), 0x7fff_ffff);
     let quietMillis = 0;
     this.#idleTimer = setInterval(() => {
       // Counted in intervals without traffic: the time of each read would have to be asked for.

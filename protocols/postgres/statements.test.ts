@@ -1,7 +1,8 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
+import { LIMITS } from "../../core/limits.ts";
 import type { Classified } from "./sql/types.ts";
-import { Names, recordOf, together } from "./statements.ts";
+import { NamedObjects, Names, type Portal, type PreparedStatement, recordOf, together } from "./statements.ts";
 
 test("changes of one pipeline are taken back together", () => {
   const names = new Names<string>();
@@ -91,4 +92,32 @@ test("the same text has the same place on record, another one of its shape has n
   assert.notEqual(of("select 1"), first);
   const long = `select ${"1".repeat(2_000)}`;
   assert.notEqual(of(long), of(long), "long texts are not kept");
+});
+
+test("what portals and prepared statements of a session keep is bounded, also before the answers are there", () => {
+  const portal = (bytes: number): Portal => ({
+    statement: {} as PreparedStatement,
+    parameters: new Uint8Array(0),
+    parametersStart: 0,
+    parametersEnd: bytes,
+    formats: "text",
+    searchPath: undefined,
+  });
+  const eighth = LIMITS.namedBytes / 8;
+  const limit = { code: "SLUICE_LIMIT_EXCEEDED" };
+  for (const nameOf of [(index: number) => `p${index}`, () => "p", () => ""]) {
+    const names = new NamedObjects();
+    for (let index = 0; index < 8; index += 1) names.setPortal(nameOf(index), portal(eighth));
+    assert.throws(() => names.setPortal(nameOf(8), portal(eighth)), limit);
+    names.setPortal(nameOf(8), portal(100));
+  }
+  const names = new NamedObjects();
+  for (let index = 0; index < 8; index += 1) names.setPortal(`p${index}`, portal(eighth)).confirm();
+  for (let round = 0; round < 3; round += 1) names.setPortal("p0", portal(eighth)).confirm();
+  assert.throws(() => names.setPortal("p8", portal(eighth)), limit);
+  names.deletePortal("p1").confirm();
+  names.setPortal("p8", portal(eighth)).confirm();
+  const statement = { text: "x".repeat(eighth) } as PreparedStatement;
+  for (let index = 0; index < 8; index += 1) names.setStatement(`s${index}`, statement).confirm();
+  assert.throws(() => names.setStatement("s8", statement), limit);
 });

@@ -138,6 +138,19 @@ export class Names<T> {
     return this.#unnamed === undefined ? [...this.#latest.keys()] : ["", ...this.#latest.keys()];
   }
 
+  /** The sum over all values that are kept once what has the name now, if that is certain, is replaced. */
+  held(name: string, sizeOf: (value: T) => number): number {
+    let sum = 0;
+    const add = (latest: Version<T>): void => {
+      for (let version: Version<T> | undefined = latest; version !== undefined; version = version.previous) {
+        if (version.value !== undefined && !(version.name === name && version.certain)) sum += sizeOf(version.value);
+      }
+    };
+    if (this.#unnamed !== undefined) add(this.#unnamed);
+    for (const latest of this.#latest.values()) add(latest);
+    return sum;
+  }
+
   /** @param value undefined frees the name. @param pipeline what is skipped together */
   change(name: string, value: T | undefined, pipeline: number): Version<T> {
     const version = new Version(this, name, value, pipeline, this.find(name));
@@ -197,6 +210,18 @@ export function together(changes: readonly Change[]): Change | undefined {
   };
 }
 
+const textLength = ({ text }: PreparedStatement): number => text.length;
+const parameterBytes = ({ parametersStart, parametersEnd }: Portal): number => parametersEnd - parametersStart;
+
+/** Their number bounds what small ones take; large ones are added up. @throws SluiceError SLUICE_LIMIT_EXCEEDED */
+function admit<T>(names: Names<T>, name: string, value: T, bytesOf: (value: T) => number, what: string): void {
+  const bytes = bytesOf(value);
+  if (bytes < LIMITS.namedLargeBytes || bytes + names.held(name, bytesOf) <= LIMITS.namedBytes) return;
+  throw new SluiceError("SLUICE_LIMIT_EXCEEDED", `more than ${LIMITS.namedBytes} bytes of ${what} in one session`, {
+    hint: "Close those that are no longer used, and send Sync more often.",
+  });
+}
+
 /**
  * Names of statements and portals as the server will hold them once it has worked off what was sent. The server
  * skips messages behind an error up to Sync, so every change is confirmed or undone when its answer is there.
@@ -214,6 +239,7 @@ export class NamedObjects {
         hint: "Close or DEALLOCATE statements that are no longer used.",
       });
     }
+    admit(this.statements, name, statement, textLength, "texts of prepared statements");
     return this.statements.change(name, statement, this.pipeline);
   }
 
@@ -225,6 +251,7 @@ export class NamedObjects {
     if (this.portals.size >= LIMITS.preparedStatements && !this.portals.has(name)) {
       throw new SluiceError("SLUICE_LIMIT_EXCEEDED", `more than ${LIMITS.preparedStatements} portals in one transaction`);
     }
+    admit(this.portals, name, portal, parameterBytes, "parameters of portals");
     return this.portals.change(name, portal, this.pipeline);
   }
 

@@ -284,3 +284,15 @@ describe("slow and idle clients", () => {
     assert.equal((await rig.server.query("select from notes where text = 'never'")).length, 0);
   });
 });
+
+it("limits.idle that is longer than a timer can be ends nobody early", async () => {
+  const patient = await startRig({ config: { limits: { idle: "100d" } } });
+  try {
+    const client = await patient.connect();
+    await sleep(1_000);
+    assert.equal((await client.query("select 1")).filter(({ type }) => type === "D").length, 1);
+    client.close();
+  } finally {
+    await patient.stop();
+  }
+});
