@@ -45,7 +45,7 @@ export const destination = (buffer: Uint8Array): Destination => ({
 /** Copy from[start, end) to `to` at `at`; the ranges must not overlap. @throws RangeError when either lies outside */
 export function copyInto(from: Uint8Array, start: number, end: number, to: Destination, at: number): void {
   if (end - start > LOOP_BYTES) {
-    if (end > from.length) throw new RangeError("the range to copy lies outside the bytes");
+    if (start < 0 || end > from.length) throw new RangeError("the range to copy lies outside the bytes");
     to.buffer.set(from.subarray(start, end), at);
     return;
   }
