@@ -1,6 +1,6 @@
 import type { Database } from "lmdb";
 import { unpackMultiple } from "msgpackr";
-import { copyInto } from "../core/bytes/copy.ts";
+import { copyInto, newView } from "../core/bytes/copy.ts";
 import { alignedBuffer } from "../core/native/direct.ts";
 import type { Environment } from "./environment.ts";
 import { describe, unusable } from "./folder.ts";
@@ -78,7 +78,6 @@ export class FrameWriter {
   private readonly hardBytes: number;
   private readonly stats: { frameBytes: number };
   private current: FrameBlock = newBlock();
-  private view: DataView = this.current.view;
   private end = FRAMES_HEADER_BYTES;
   private owners: number[] = [];
   /** Full blocks in order; those being written stay at the front until they are. */
@@ -154,7 +153,7 @@ export class FrameWriter {
         this.owners.push(owner.number);
       }
       const length = room < end - from ? room : end - from;
-      const { view } = this;
+      const { view } = this.current;
       const at = this.end;
       view.setUint16(at, 0x95ce);
       view.setUint32(at + 2, owner.number);
@@ -206,7 +205,6 @@ export class FrameWriter {
     this.owners = [];
     this.end = FRAMES_HEADER_BYTES;
     this.current = this.spare.pop() ?? newBlock();
-    this.view = this.current.view;
   }
 
   private handOverAll(): void {
@@ -278,7 +276,7 @@ export class FrameWriter {
 
 function newBlock(): FrameBlock {
   const buffer = alignedBuffer(FRAMES_BLOCK_BYTES, PAGE_BYTES);
-  return { buffer, view: new DataView(buffer.buffer, buffer.byteOffset, buffer.length), number: 0, end: 0, owners: [] };
+  return { buffer, view: newView(buffer), number: 0, end: 0, owners: [] };
 }
 
 /** Frames of one session in a block, in the order they were written. Reads what FrameWriter wrote. */

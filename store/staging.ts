@@ -1,4 +1,5 @@
 import type { Hash } from "node:crypto";
+import { newView } from "../core/bytes/copy.ts";
 import { BLOCK_HEADER_BYTES, putHeader } from "./layout.ts";
 
 const BUFFER_BYTES = 256 * 1024;
@@ -9,7 +10,7 @@ const BUFFER_BYTES = 256 * 1024;
  */
 export class Staging {
   buffer: Buffer = Buffer.alloc(BUFFER_BYTES);
-  view: DataView = viewOf(this.buffer);
+  view: DataView = newView(this.buffer);
   /** Where the block being staged begins, its header included. */
   start = 0;
   end = BLOCK_HEADER_BYTES;
@@ -59,7 +60,7 @@ export class Staging {
     this.feed(chain);
     if (this.buffer.length > BUFFER_BYTES) {
       this.buffer = Buffer.alloc(BUFFER_BYTES);
-      this.view = viewOf(this.buffer);
+      this.view = newView(this.buffer);
     }
     this.start = 0;
     this.fed = 0;
@@ -73,7 +74,7 @@ export class Staging {
     const larger = Buffer.alloc(Math.max(BUFFER_BYTES, staged + length));
     larger.set(this.buffer.subarray(this.start, this.end));
     this.buffer = larger;
-    this.view = viewOf(larger);
+    this.view = newView(larger);
     this.start = 0;
     this.fed = 0;
     this.end = staged;
@@ -99,5 +100,3 @@ export class Staging {
     return this.start >= length ? this.buffer.subarray(this.start - length, this.start) : undefined;
   }
 }
-
-const viewOf = (buffer: Buffer): DataView => new DataView(buffer.buffer, buffer.byteOffset, buffer.byteLength);

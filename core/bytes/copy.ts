@@ -24,23 +24,23 @@ let secondView = firstView;
 /** Larger ones are not held on to. */
 const KNOWN_MAX_BYTES = 2 * 1024 * 1024;
 
+/** A view of all of `bytes` for whoever keeps it. */
+export const newView = (bytes: Uint8Array): DataView => new DataView(bytes.buffer, bytes.byteOffset, bytes.byteLength);
+
 /** A view of all of `bytes`, to read numbers from: one access where four bytes would be four, each with its checks. */
 export function viewOf(bytes: Uint8Array): DataView {
   if (bytes === firstBytes) return firstView;
   if (bytes === secondBytes) return secondView;
-  if (bytes.length > KNOWN_MAX_BYTES) return new DataView(bytes.buffer, bytes.byteOffset, bytes.byteLength);
+  if (bytes.length > KNOWN_MAX_BYTES) return newView(bytes);
   secondBytes = firstBytes;
   secondView = firstView;
   firstBytes = bytes;
-  firstView = new DataView(bytes.buffer, bytes.byteOffset, bytes.byteLength);
+  firstView = newView(bytes);
   return firstView;
 }
 
 /** A destination of its own. */
-export const destination = (buffer: Uint8Array): Destination => ({
-  buffer,
-  view: new DataView(buffer.buffer, buffer.byteOffset, buffer.byteLength),
-});
+export const destination = (buffer: Uint8Array): Destination => ({ buffer, view: newView(buffer) });
 
 /** Copy from[start, end) to `to` at `at`; the ranges must not overlap. @throws RangeError when either lies outside */
 export function copyInto(from: Uint8Array, start: number, end: number, to: Destination, at: number): void {
@@ -71,18 +71,18 @@ export function copyOf(bytes: Uint8Array, start: number, end: number): Uint8Arra
 
 /** Bytes that were seen, to be compared with what comes next. */
 export class Seen {
-  readonly length: number;
+  readonly #length: number;
   readonly #view: DataView;
 
   /** Keeps a copy of bytes[start, end). */
   constructor(bytes: Uint8Array, start: number, end: number) {
-    this.length = end - start;
+    this.#length = end - start;
     this.#view = new DataView(copyOf(bytes, start, end).buffer);
   }
 
   /** Whether bytes[start, end) are the same. */
   is(bytes: Uint8Array, start: number, end: number): boolean {
-    const { length } = this;
+    const length = this.#length;
     if (end - start !== length) return false;
     const view = this.#view;
     const other = viewOf(bytes);

@@ -93,6 +93,20 @@ export const loadAcceptor = (): AcceptorAddon => load<AcceptorAddon>("sluice_acc
 /** @throws SluiceError SLUICE_INTERNAL when it is not built */
 export const loadJournal = (): JournalAddon => load<JournalAddon>("sluice_journal");
 
+let journal: JournalAddon | null | undefined;
+
+/** The same for those who can do without it; null: it is not built. */
+export function journalIfBuilt(): JournalAddon | null {
+  if (journal === undefined) {
+    try {
+      journal = loadJournal();
+    } catch {
+      journal = null;
+    }
+  }
+  return journal;
+}
+
 /** @throws SluiceError SLUICE_INTERNAL when it is not built */
 export const loadMatcher = (): MatcherAddon => load<MatcherAddon>("sluice_matcher");
 

@@ -1,17 +1,13 @@
 import zlib from "node:zlib";
-import { loadJournal } from "./addons.ts";
+import { journalIfBuilt } from "./addons.ts";
 
 type Checksum = (bytes: Uint8Array, start: number, end: number) => number;
 
 const portable: Checksum = (bytes, start, end) => zlib.crc32(bytes.subarray(start, end));
 
 function native(): Checksum | undefined {
-  try {
-    const { checksum } = loadJournal();
-    return checksum(new Uint8Array(0), 0, 0) === undefined ? undefined : (checksum as Checksum);
-  } catch {
-    return undefined;
-  }
+  const addon = journalIfBuilt();
+  return addon?.checksum(new Uint8Array(0), 0, 0) === undefined ? undefined : (addon.checksum as Checksum);
 }
 
 let chosen: Checksum | undefined;

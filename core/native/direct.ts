@@ -1,24 +1,8 @@
-import { type JournalAddon, loadJournal } from "./addons.ts";
-
-/** The addon; `null` once it turned out not to be there. */
-let addon: JournalAddon | null | undefined;
-
-function addonIfBuilt(): JournalAddon | null {
-  addon ??= loaded();
-  return addon;
-}
-
-function loaded(): JournalAddon | null {
-  try {
-    return loadJournal();
-  } catch {
-    return null;
-  }
-}
+import { journalIfBuilt } from "./addons.ts";
 
 /** Memory that begins at a multiple of `unit`, as direct writes need it; anywhere where there is no addon. What is in it is left over from others. */
 export function alignedBuffer(length: number, unit: number): Buffer {
-  const native = addonIfBuilt();
+  const native = journalIfBuilt();
   if (native === null) return Buffer.allocUnsafeSlow(length);
   const whole = Buffer.allocUnsafeSlow(length + unit);
   // The memory of a buffer of this kind is not moved.
@@ -32,6 +16,6 @@ export function alignedBuffer(length: number, unit: number): Buffer {
  * @returns whether it is as wanted now; always where that means through the page cache
  */
 export function setDirect(fd: number, wanted: boolean): boolean {
-  const native = addonIfBuilt();
+  const native = journalIfBuilt();
   return native === null ? !wanted : native.direct(fd, wanted) === 0;
 }

@@ -1,4 +1,4 @@
-import { type JournalAddon, loadJournal, type NativeWindow } from "./addons.ts";
+import { type JournalAddon, journalIfBuilt, type NativeWindow } from "./addons.ts";
 
 /** Fields of the page, as journal.cc numbers them. */
 const START = 0;
@@ -7,17 +7,6 @@ const POSITION = 2;
 const SEQUENCE = 3;
 const PROBLEM = 4;
 const FIELDS = 5;
-
-/** The addon; `null` once it turned out not to be there. */
-let addon: JournalAddon | null | undefined;
-
-function addonIfBuilt(): JournalAddon | null {
-  try {
-    return loadJournal();
-  } catch {
-    return null;
-  }
-}
 
 /** A part of a file that is allocated and mapped, so that writing into it takes no system call and needs no more room. One thread's. */
 export class MappedWindow {
@@ -37,7 +26,7 @@ export class MappedWindow {
 
   /** @returns undefined where there is no addon, or it cannot work here */
   static open(): MappedWindow | undefined {
-    addon ??= addonIfBuilt();
+    const addon = journalIfBuilt();
     if (addon === null) return undefined;
     const page = new Uint32Array(FIELDS);
     const native = addon.open(page);

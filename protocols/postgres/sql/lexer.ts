@@ -139,9 +139,12 @@ export function skipDollar(bytes: Uint8Array, at: number, end: number): number {
   return -1;
 }
 
+/** As many decimal digits as surely fit an int4. */
+export const SMALL_INTEGER_DIGITS = 9;
+
 /** A number surely fits an int4 (it is decimal and at most 9 digits long), which the grammar tells from all others. */
 export function isSmallInteger(bytes: Uint8Array, start: number, end: number): boolean {
-  if (end - start > 9) return false;
+  if (end - start > SMALL_INTEGER_DIGITS) return false;
   for (let i = start; i < end; i += 1) if ((CLASS[bytes[i]] & DIGIT) === 0) return false;
   return true;
 }

@@ -1,4 +1,4 @@
-import { isSmallInteger } from "./lexer.ts";
+import { isSmallInteger, SMALL_INTEGER_DIGITS } from "./lexer.ts";
 import type { Shape } from "./shape.ts";
 
 /** Templates, the bytes each has room for, and the longest text that is compared. */
@@ -18,8 +18,6 @@ const INTEGER = 2;
 const MARKER_MAX = 2;
 
 const QUOTE = 39;
-/** What isSmallInteger() accepts. */
-const DIGITS_MAX = 9;
 
 /**
  * Texts of late, as they were written, with holes where a literal does not matter: whoever sends the same statement again sends the
@@ -51,7 +49,7 @@ export class Templates<T> {
       } else if (wanted === INTEGER) {
         if (byte < 48 || byte > 57) return undefined;
         while (i < end && bytes[i] >= 48 && bytes[i] <= 57) i += 1;
-        if (i - first > DIGITS_MAX) return undefined;
+        if (i - first > SMALL_INTEGER_DIGITS) return undefined;
       } else {
         if (byte !== QUOTE) return undefined;
         do {
