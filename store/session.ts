@@ -48,22 +48,23 @@ export interface SessionContext {
 }
 
 export class RecordedSession implements SessionRecorder, FrameOwner {
-  readonly number: number;
-  readonly info: SessionInfo;
-  readonly openSegment: number;
-  readonly openOffset: number;
-  readonly firstBlock: number;
-  frameBlock = 0;
-  operations = 0;
+  // What every operation looks at stands together: with thousands of sessions each cache line of one is a miss.
   private readonly context: SessionContext;
-  private readonly record: RecordConfig;
+  readonly number: number;
   private definedAt = nextSlot();
   private lastRequest = 0;
+  private readonly record: RecordConfig;
   /** Operations without an outcome, ascending by request, from index `head` on. */
   private readonly pending: Operation[] = [];
   private head = 0;
   /** One past the last; what lies behind it in the array is left over, so that the array is not made anew for every operation. */
   private tail = 0;
+  operations = 0;
+  frameBlock = 0;
+  readonly info: SessionInfo;
+  readonly openSegment: number;
+  readonly openOffset: number;
+  readonly firstBlock: number;
   /** What head mode still keeps of bytes that answer no operation. */
   private looseLeft: number;
   private closed = false;

@@ -116,8 +116,17 @@ napi_value Open(napi_env env, napi_callback_info info) {
   return number(env, static_cast<int64_t>(addon->pumps.size()) - 1);
 }
 
-void setOptions(int fd, bool isTcp) {
-  if (!isTcp) return;
+bool isLoopback(const sockaddr_storage& address) {
+  if (address.ss_family == AF_INET) return ntohl(reinterpret_cast<const sockaddr_in&>(address).sin_addr.s_addr) >> 24 == 127;
+  const in6_addr& six = reinterpret_cast<const sockaddr_in6&>(address).sin6_addr;
+  return address.ss_family == AF_INET6 && (IN6_IS_ADDR_LOOPBACK(&six) || (IN6_IS_ADDR_V4MAPPED(&six) && six.s6_addr[12] == 127));
+}
+
+void setOptions(int fd, const sockaddr_storage& peer) {
+  if (peer.ss_family != AF_INET && peer.ss_family != AF_INET6) return;
+  // There is no path whose capacity has to be found, and BBR, the default of many systems, takes a tenth of a send to look for it. Every
+  // system has reno.
+  if (isLoopback(peer)) setsockopt(fd, IPPROTO_TCP, TCP_CONGESTION, "reno", sizeof "reno" - 1);
   int on = 1;
   setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &on, sizeof on);
   setsockopt(fd, SOL_SOCKET, SO_KEEPALIVE, &on, sizeof on);
@@ -151,9 +160,11 @@ napi_value Adopt(napi_env env, napi_callback_info info) {
       !readInt(env, arguments[1], 3, INT32_MAX, &fd)) {
     return badArgument(env, "adopt(pump: number, fd: 3..)");
   }
-  int family = 0;
-  socklen_t length = sizeof family;
-  if (getsockopt(static_cast<int>(fd), SOL_SOCKET, SO_DOMAIN, &family, &length) != 0) return failErrno(env, "adopt", errno);
+  sockaddr_storage peer = {};
+  socklen_t length = sizeof peer;
+  // A peer that has gone already has no address; which kind it was no longer matters.
+  if (getpeername(static_cast<int>(fd), reinterpret_cast<sockaddr*>(&peer), &length) != 0 && errno != ENOTCONN)
+    return failErrno(env, "adopt", errno);
   // What waits in the kernel would hold up everybody; of sends in a batch no flag says that they must not.
   int on = 1;
   if (ioctl(static_cast<int>(fd), FIONBIO, &on) != 0) {
@@ -161,7 +172,7 @@ napi_value Adopt(napi_env env, napi_callback_info info) {
     close(static_cast<int>(fd));
     return failErrno(env, "adopt", error);
   }
-  setOptions(static_cast<int>(fd), family == AF_INET || family == AF_INET6);
+  setOptions(static_cast<int>(fd), peer);
   return watch(env, pump, static_cast<int>(fd), false);
 }
 
@@ -192,7 +203,7 @@ napi_value Connect(napi_env env, napi_callback_info info) {
   }
   int fd = socket(address.ss_family, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
   if (fd < 0) return failErrno(env, "socket", errno);
-  setOptions(fd, port >= 0);
+  setOptions(fd, address);
   int result;
   do result = connect(fd, reinterpret_cast<sockaddr*>(&address), length);
   while (result != 0 && errno == EINTR);

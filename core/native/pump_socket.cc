@@ -3,6 +3,7 @@
 #include <errno.h>
 #include <limits.h>
 #include <sys/socket.h>
+#include <sys/syscall.h>
 #include <sys/timerfd.h>
 #include <unistd.h>
 
@@ -133,7 +134,8 @@ void readOnce(Pump* pump, int slot) {
   uint8_t* at = tls == nullptr ? pump->slab + pump->slabUsed : pump->cipher;
   size_t most = tls == nullptr ? kReadMax : kCipherMax;
   ssize_t count;
-  do count = recv(connection->fd, at, most, MSG_DONTWAIT);
+  // Not recv(): with threads that may be cancelled two locked instructions go with it.
+  do count = syscall(SYS_recvfrom, connection->fd, at, most, MSG_DONTWAIT, nullptr, nullptr);
   while (count < 0 && errno == EINTR);
   int error = count < 0 ? errno : 0;
   if (count > 0 || connection->bulk) noteBulk(pump, slot, count > 0 ? static_cast<size_t>(count) : 0, most);

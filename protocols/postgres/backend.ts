@@ -14,19 +14,16 @@ import type { Pending } from "./pending.ts";
 import type { Relay } from "./relay.ts";
 import { ResultMasks } from "./result-masks.ts";
 import { parseSearchPath } from "./search-path.ts";
+import { TargetSide } from "./sides.ts";
 import { skipToSync } from "./skip.ts";
 
 /** The target's side of a session: each message is matched with what it answers, masked, recorded, and sent on. */
-export class BackendReader implements MessageVisitor {
-  replacement: Uint8Array | undefined;
-  passesEnding = -1;
-  sawFatal = false;
-  readonly #relay: Relay;
+export class BackendReader extends TargetSide implements MessageVisitor {
+  // What every answer looks at comes first: with thousands of sessions each cache line of one is a miss.
   readonly #framer: MessageFramer;
-  readonly #effects = new EffectsSinceReady();
-  readonly #answersOfOwn = new Answers();
   readonly #results = new ResultMasks();
-  readonly #descriptions = new Descriptions();
+  readonly #copyOut = new CopyOutReader();
+  replacement: Uint8Array | undefined;
   /** Request that bytes in a run belong to; 0: none. */
   #request = 0;
   /** Of the bytes of the next run, [#from, #to) are the response to that request; #from < 0: none of them. */
@@ -34,25 +31,29 @@ export class BackendReader implements MessageVisitor {
   #to = -1;
   /** Bytes still to come of a response's message that passes piece by piece, and where in the next run it begins. */
   #streamBytesLeft = 0;
-  #streamFrom = 0;
-  /** The message that passes piece by piece does not reach the client. */
-  #dropsStream = false;
   /** Bytes of the response so far. */
   #responseBytes = 0;
-  /** The replacement about to be emitted belongs to the response. */
-  #replacesResponse = false;
   /** An operation that has ended; its outcome goes on record behind its last bytes. */
   #due: Pending["request"] = 0;
   #dueOutcome: "done" | "failed" | "cancelled" = "done";
   #dueRows = 0;
   #dueFailed: Pending["failed"];
   #dueMasked: Pending["masked"];
-  readonly #copyOut = new CopyOutReader();
   /** ReadyForQuery came in the present read. */
   #becameIdle = false;
+  readonly #effects = new EffectsSinceReady();
+  readonly #descriptions = new Descriptions();
+  passesEnding = -1;
+  #streamFrom = 0;
+  /** The message that passes piece by piece does not reach the client. */
+  #dropsStream = false;
+  /** The replacement about to be emitted belongs to the response. */
+  #replacesResponse = false;
+  sawFatal = false;
+  readonly #answersOfOwn = new Answers();
 
   constructor(relay: Relay) {
-    this.#relay = relay;
+    super(relay);
     this.#framer = new MessageFramer(this);
   }
 
@@ -67,10 +68,10 @@ export class BackendReader implements MessageVisitor {
     if (this.#becameIdle) {
       // Only now: a session that leaves here must have passed on the answers that came in this read.
       this.#becameIdle = false;
-      if (this.#relay.queue.size === 0) this.#relay.whenIdle();
+      if (this.relay.queue.size === 0) this.relay.whenIdle();
     }
-    this.#relay.quotas?.afterRead();
-    this.#relay.resumeClient();
+    this.relay.quotas?.afterRead();
+    this.relay.resumeClient();
   }
 
   /** Bytes of the response that arrives at present. */
@@ -84,13 +85,13 @@ export class BackendReader implements MessageVisitor {
 
   limit(type: number): number {
     const limit = BACKEND_LIMITS[type];
-    const masks = type === TYPE.dataRow ? this.#relay.queue.head()?.masks === true : type === TYPE.copyData && this.#copyOut.readsWhole;
+    const masks = type === TYPE.dataRow ? this.relay.queue.head()?.masks === true : type === TYPE.copyData && this.#copyOut.readsWhole;
     return masks ? LIMITS.inspectedBackendMessageBytes : limit;
   }
 
   /** Rows that no mask applies to pass piece by piece; everything else is read whole. */
   streams(type: number, length: number, at: number): boolean {
-    const head = this.#relay.queue.head();
+    const head = this.relay.queue.head();
     if (type === TYPE.copyData) {
       if (!this.#copyOut.passes(length)) return false;
     } else if (type !== TYPE.dataRow || head === undefined || head.masks || (head.kind !== "execute" && head.kind !== "query"))
@@ -100,7 +101,7 @@ export class BackendReader implements MessageVisitor {
       head.rows += 1;
       this.#request = head.request;
     }
-    this.#dropsStream = head !== undefined && this.#relay.quotas?.row(head, length + 1) === false;
+    this.#dropsStream = head !== undefined && this.relay.quotas?.row(head, length + 1) === false;
     if (this.#dropsStream && head !== undefined) head.rows -= 1;
     this.#streamBytesLeft = length + 1;
     this.#streamFrom = at;
@@ -110,8 +111,8 @@ export class BackendReader implements MessageVisitor {
   /** Rows that nothing is to be done to, but that they are counted. */
   passesUpTo(type: number, bytes: Uint8Array, start: number, available: number): number {
     if (type !== TYPE.dataRow && type !== TYPE.copyData) return start;
-    const head = this.#relay.queue.head();
-    if (!runs(head) || head.request === 0 || this.#relay.quotas !== undefined) return start;
+    const head = this.relay.queue.head();
+    if (!runs(head) || head.request === 0 || this.relay.quotas !== undefined) return start;
     this.passesEnding = type === TYPE.copyData ? this.#copyOut.passesEnding : -1;
     if (type === TYPE.copyData) return this.#copyOut.passUpTo(bytes, start, available);
     if (this.#copyOut.underWay) return start;
@@ -119,7 +120,7 @@ export class BackendReader implements MessageVisitor {
   }
 
   passed(_type: number, count: number, start: number, end: number): void {
-    const head = this.#relay.queue.head();
+    const head = this.relay.queue.head();
     if (head === undefined) throw unexpected("row");
     head.rows += count;
     this.#request = head.request;
@@ -145,8 +146,8 @@ export class BackendReader implements MessageVisitor {
     if (end === start) return;
     if (from < 0) to = from;
     this.#responseBytes += to - from;
-    this.#relay.recorder.toClient(this.#request, bytes, start, end, from, to);
-    this.#relay.sendToClient(bytes, start, end);
+    this.relay.recorder.toClient(this.#request, bytes, start, end, from, to);
+    this.relay.sendToClient(bytes, start, end);
   }
 
   emit(replacement: Uint8Array | undefined): void {
@@ -166,8 +167,8 @@ export class BackendReader implements MessageVisitor {
 
   /** Every byte of the operation that has ended was handed to the recorder. */
   #settle(): void {
-    this.#relay.quotas?.responded(this.#responseBytes);
-    this.#relay.recorder.outcome(this.#due, this.#dueOutcome, this.#dueRows, this.#responseBytes, this.#dueFailed, this.#dueMasked);
+    this.relay.quotas?.responded(this.#responseBytes);
+    this.relay.recorder.outcome(this.#due, this.#dueOutcome, this.#dueRows, this.#responseBytes, this.#dueFailed, this.#dueMasked);
     this.#due = 0;
     this.#responseBytes = 0;
     this.#dueFailed = undefined;
@@ -175,7 +176,7 @@ export class BackendReader implements MessageVisitor {
   }
 
   message(type: number, bytes: Uint8Array, start: number, end: number, available: number): number {
-    const relay = this.#relay;
+    const relay = this.relay;
     const head = relay.queue.head();
     if (head?.kind === "ask" && this.#answersOfOwn.take(relay, type, bytes, start, end)) return REPLACE;
     const cutter = relay.quotas?.cutter;
@@ -252,7 +253,7 @@ export class BackendReader implements MessageVisitor {
     this.replacement = this.#copyOut.data(head, bytes, start, end, available);
     const count = this.replacement === undefined ? end - start : this.replacement.length;
     // A header, or what stands behind the last row, counts with the rest of the response.
-    if (head !== undefined && count > 0 && head.rows > rowsBefore && this.#relay.quotas?.row(head, count) === false) {
+    if (head !== undefined && count > 0 && head.rows > rowsBefore && this.relay.quotas?.row(head, count) === false) {
       head.rows = rowsBefore;
       this.replacement = undefined;
       return REPLACE;
@@ -262,7 +263,7 @@ export class BackendReader implements MessageVisitor {
 
   /** A row of so many bytes for the client, unless a limit cuts the result here. */
   #counted(head: Pending, bytes: number, answer: number, start = 0): number {
-    if (this.#relay.quotas?.row(head, bytes) === false) {
+    if (this.relay.quotas?.row(head, bytes) === false) {
       this.replacement = undefined;
       return REPLACE;
     }
@@ -307,9 +308,9 @@ export class BackendReader implements MessageVisitor {
 
   #simple(head: Pending | undefined, kind: "parse" | "bind" | "close"): number {
     if (head?.kind !== kind || head.refusal !== undefined) throw unexpected(`answer to ${kind}`);
-    this.#relay.parameterBytes -= head.parameterBytes;
+    this.relay.parameterBytes -= head.parameterBytes;
     head.change?.confirm();
-    this.#relay.queue.shift();
+    this.relay.queue.shift();
     return FORWARD;
   }
 
@@ -321,13 +322,13 @@ export class BackendReader implements MessageVisitor {
       if (head.masks) this.#results.plan(head, this.#descriptions.columns(bytes, start, end), undefined);
       return this.#answers(head, start, end);
     }
-    if (head.statement !== undefined && (head.own || this.#relay.policy.masks.length > 0)) {
+    if (head.statement !== undefined && (head.own || this.relay.policy.masks.length > 0)) {
       head.statement.columns = this.#descriptions.columns(bytes, start, end);
-      head.statement.describedIn = this.#relay.context();
-      head.statement.describedAt = this.#relay.schemaEpoch;
+      head.statement.describedIn = this.relay.context();
+      head.statement.describedAt = this.relay.schemaEpoch;
     }
     const own = head.own;
-    this.#relay.queue.shift();
+    this.relay.queue.shift();
     return own ? REPLACE : FORWARD;
   }
 
@@ -336,18 +337,18 @@ export class BackendReader implements MessageVisitor {
     if (type === TYPE.commandComplete) this.#tag(head, bytes, start, end);
     this.#results.over();
     this.#copyOut.stop();
-    if (head.kind === "query" && this.#relay.quotas?.cutter?.keep(bytes, start, end) === true) return REPLACE;
+    if (head.kind === "query" && this.relay.quotas?.cutter?.keep(bytes, start, end) === true) return REPLACE;
     this.#answers(head, start, end);
     if (head.kind === "query") return FORWARD;
-    this.#relay.copyAnswer(false);
+    this.relay.copyAnswer(false);
     head.change?.confirm();
-    this.#effects.completed(this.#relay, head, false);
+    this.#effects.completed(this.relay, head, false);
     this.#finish(head, "done");
-    this.#relay.queue.shift();
+    this.relay.queue.shift();
     // In a pipeline, what waits for a schema change does not wait for Sync, which may come behind it.
-    this.#relay.answered();
+    this.relay.answered();
     // Behind this message another operation's answers may follow: the run ends here, so that each is recorded with its own.
-    return this.#relay.queue.size > 1 ? FORWARD_AND_ADD : FORWARD;
+    return this.relay.queue.size > 1 ? FORWARD_AND_ADD : FORWARD;
   }
 
   /** The command tag: `SELECT 5`, `INSERT 0 1`, `COPY 12`, `COMMIT`. Rows of changes are only told here. */
@@ -365,7 +366,7 @@ export class BackendReader implements MessageVisitor {
   #finish(head: Pending, outcome: "done" | "failed" | "cancelled"): void {
     if (head.request === 0 || head.refusal !== undefined) return;
     if (this.#due !== 0) this.#settle();
-    if (head.masked !== undefined) for (const [rule, count] of head.masked) this.#relay.room.counters.maskedBy(rule, count);
+    if (head.masked !== undefined) for (const [rule, count] of head.masked) this.relay.room.counters.maskedBy(rule, count);
     this.#due = head.request;
     this.#dueOutcome = outcome;
     this.#dueRows = head.rows;
@@ -377,7 +378,7 @@ export class BackendReader implements MessageVisitor {
   #ready(head: Pending | undefined, status: number, start: number, end: number): number {
     if (head === undefined || (head.kind !== "query" && head.kind !== "sync")) throw unexpected("ReadyForQuery");
     if (head.refusal !== undefined && head.failed === undefined) throw unexpected("answer to a refused statement");
-    const relay = this.#relay;
+    const relay = this.relay;
     if (head.kind === "query") {
       this.#effects.completed(relay, head, head.failed !== undefined);
       if (head.failed === undefined) head.change?.confirm();
@@ -410,7 +411,7 @@ export class BackendReader implements MessageVisitor {
   }
 
   #error(head: Pending | undefined, bytes: Uint8Array, start: number, end: number): number {
-    const relay = this.#relay;
+    const relay = this.relay;
     const fields = errorFields(bytes, start, end);
     const fatal = fields.severity === "FATAL" || fields.severity === "PANIC";
     if (fatal) this.sawFatal = true;
@@ -433,7 +434,7 @@ export class BackendReader implements MessageVisitor {
 
   /** The operation at the head has failed; `replacement`, if there is one, is what the client learns. */
   #failed(head: Pending, start: number, end: number, fatal: boolean): number {
-    const relay = this.#relay;
+    const relay = this.relay;
     this.#results.over();
     this.#copyOut.stop();
     this.#effects.errored();
@@ -454,15 +455,15 @@ export class BackendReader implements MessageVisitor {
   /** A value outside of a result: it has no column, but a detector may find something in it. */
   #searched(bytes: Uint8Array, start: number, from: number, end: number): number {
     if (from <= start + 5 || from >= end || bytes[end - 1] !== 0) throw unexpected("malformed message");
-    const head = this.#relay.queue.head();
-    this.replacement = searchedString(this.#relay, head, bytes, start, from, end);
+    const head = this.relay.queue.head();
+    this.replacement = searchedString(this.relay, head, bytes, start, from, end);
     return this.#answers(head, start, end);
   }
 
   #parameterStatus(bytes: Uint8Array, start: number, end: number): number {
     const { name, value, valueAt } = readParameterStatus(bytes, start, end);
-    checkPrivileges(this.#relay, name, value);
-    if (name === "search_path") this.#relay.searchPath.reported(parseSearchPath(value, this.#relay.grant.target.user));
+    checkPrivileges(this.relay, name, value);
+    if (name === "search_path") this.relay.searchPath.reported(parseSearchPath(value, this.relay.grant.target.user));
     return this.#searched(bytes, start, valueAt, end);
   }
 }

@@ -79,6 +79,9 @@ export const changesObjects = (classified: Classified): boolean =>
  * the (implicit) transaction held.
  */
 export class EffectsSinceReady {
+  /** Any of the fields below, schemaChanged apart, is not as it was made. */
+  #any = false;
+  schemaChanged = false;
   #pathChanges = 0;
   #pathEffect: SessionEffect | undefined;
   #transactions = 0;
@@ -89,15 +92,17 @@ export class EffectsSinceReady {
   #moved = 0;
   #movedUrgently = 0;
   #leaving = 0;
-  schemaChanged = false;
 
   /** An operation has been answered. @param failed it was not carried out */
   completed(relay: Relay, entry: Pending, failed: boolean): void {
     const { classified, moves } = entry;
+    const effects = classified === undefined ? 0 : classified.effects.length;
+    if (effects === 0 && moves === 0 && !entry.leaves) return;
+    this.#any = true;
     if (moves > 0) this.#moved += 1;
     if (moves === 2) this.#movedUrgently += 1;
     if (entry.leaves) this.#leaving += 1;
-    if (classified === undefined || classified.effects.length === 0) return;
+    if (classified === undefined || effects === 0) return;
     if (failed) this.#failed = true;
     for (const effect of classified.effects) {
       if (movesSearchPath(effect)) {
@@ -121,10 +126,12 @@ export class EffectsSinceReady {
 
   /** An error that does not belong to a message with effects; it undoes what ran before it in the same implicit transaction. */
   errored(): void {
+    this.#any = true;
     this.#failed = true;
   }
 
   tag(tag: string): void {
+    this.#any = true;
     this.#lastTag = tag;
   }
 
@@ -132,6 +139,11 @@ export class EffectsSinceReady {
   ready(relay: Relay, before: number, after: number): void {
     const path = relay.searchPath;
     const inBlock = before !== 0x49;
+    if (!this.#any && !inBlock && after === 0x49) {
+      path.mayAskAgain();
+      this.#left(relay);
+      return;
+    }
     if (this.#pathChanges > 0) {
       const effect = this.#pathEffect;
       if (this.#failed || this.#transactions > 0 || this.#pathChanges > 1 || effect === undefined) path.lost();
@@ -152,11 +164,8 @@ export class EffectsSinceReady {
     const ended = inBlock && after === 0x49;
     if (ended && this.#transactions === 1 && (tag === "COMMIT" || tag === "ROLLBACK")) path.ended(tag === "COMMIT" ? "commit" : "rollback");
     else if (ended || this.#rolledBackTo || this.#ends > 0) path.unclear();
-    if (after === 0x49) {
-      relay.objectsChanged = false;
-      relay.schemaUncommitted = false;
-      relay.names.portals.clear();
-    }
+    if (after === 0x49) this.#left(relay);
+    this.#any = false;
     this.#pathChanges = 0;
     this.#pathEffect = undefined;
     this.#transactions = 0;
@@ -164,5 +173,12 @@ export class EffectsSinceReady {
     this.#rolledBackTo = false;
     this.#failed = false;
     this.#lastTag = "";
+  }
+
+  /** The server is in no transaction block. */
+  #left(relay: Relay): void {
+    relay.objectsChanged = false;
+    relay.schemaUncommitted = false;
+    relay.names.portals.clear();
   }
 }

@@ -17,6 +17,7 @@ import type { Pending, PendingKind } from "./pending.ts";
 import { FUNCTION_CALL, heldRefusal, maskRefusal, REFUSED_PARSE, REFUSED_QUERY, redact, unknownName } from "./refused.ts";
 import type { Relay } from "./relay.ts";
 import { unmaskable } from "./rows.ts";
+import { ClientSide } from "./sides.ts";
 import type { Classified } from "./sql/types.ts";
 import { type Portal, type PreparedStatement, recordOf } from "./statements.ts";
 import { certain } from "./uncommitted.ts";
@@ -27,10 +28,7 @@ const NO_BYTES = new Uint8Array(0);
 const kept = new Keep();
 
 /** The client's side of a session: every message is looked up, inspected, decided, recorded, and only then sent on. */
-export class FrontendReader implements MessageVisitor {
-  replacement: Uint8Array | undefined;
-  readonly passesEnding = -1;
-  readonly #relay: Relay;
+export class FrontendReader extends ClientSide implements MessageVisitor {
   readonly #framer: MessageFramer;
   readonly #named: NamedOperations;
   readonly #nameReader = new NameReader();
@@ -38,13 +36,15 @@ export class FrontendReader implements MessageVisitor {
   /** Found while the present message was held. */
   #classified: Classified | undefined;
   #fresh = false;
+  replacement: Uint8Array | undefined;
+  readonly passesEnding = -1;
   /** The message being emitted carries a secret: these bytes go on record instead of it. */
   #redacted: Uint8Array | undefined;
   /** Terminate came; the session ends once what came before it in the same read has gone out. */
   #terminated = false;
 
   constructor(relay: Relay) {
-    this.#relay = relay;
+    super(relay);
     this.#framer = new MessageFramer(this);
     this.#named = new NamedOperations(relay);
     this.#subject = new Subject(relay);
@@ -55,16 +55,16 @@ export class FrontendReader implements MessageVisitor {
   }
 
   push(bytes: Uint8Array, start: number, end: number): void {
-    this.#relay.active = true;
+    this.relay.active = true;
     this.#framer.push(bytes, start, end);
-    if (this.#terminated) this.#relay.terminated();
-    if (this.#relay.queue.size > LIMITS.pipelineDepth) this.#relay.pipelineFull();
+    if (this.#terminated) this.relay.terminated();
+    if (this.relay.queue.size > LIMITS.pipelineDepth) this.relay.pipelineFull();
   }
 
   resume(): void {
     this.#framer.resume();
-    if (this.#terminated) this.#relay.terminated();
-    this.#relay.resumeClient();
+    if (this.#terminated) this.relay.terminated();
+    this.relay.resumeClient();
   }
 
   stop(): void {
@@ -80,30 +80,30 @@ export class FrontendReader implements MessageVisitor {
   }
 
   passesUpTo(type: number, _bytes: Uint8Array, start: number, available: number): number {
-    return type === TYPE.copyData && copyDataPasses(this.#relay) ? available : start;
+    return type === TYPE.copyData && copyDataPasses(this.relay) ? available : start;
   }
 
   passed(): void {
-    this.#relay.copyStarted = true;
+    this.relay.copyStarted = true;
   }
 
   run(bytes: Uint8Array, start: number, end: number): void {
-    this.#relay.recorder.fromClient(bytes, start, end);
-    this.#relay.sendToServer(bytes, start, end);
+    this.relay.recorder.fromClient(bytes, start, end);
+    this.relay.sendToServer(bytes, start, end);
   }
 
   emit(replacement: Uint8Array | undefined, answer: number, bytes: Uint8Array, start: number, end: number): void {
     if (answer === REPLACE) {
       const recorded = this.#redacted;
       this.#redacted = undefined;
-      if (recorded === undefined) this.#relay.recorder.fromClient(bytes, start, end);
-      else this.#relay.recorder.fromClient(recorded, 0, recorded.length);
+      if (recorded === undefined) this.relay.recorder.fromClient(bytes, start, end);
+      else this.relay.recorder.fromClient(recorded, 0, recorded.length);
     }
-    if (replacement !== undefined) this.#relay.sendToServer(replacement, 0, replacement.length);
+    if (replacement !== undefined) this.relay.sendToServer(replacement, 0, replacement.length);
   }
 
   message(type: number, bytes: Uint8Array, start: number, end: number): number {
-    const relay = this.#relay;
+    const relay = this.relay;
     if (relay.skipping && type !== TYPE.terminate) {
       // The server ignores everything up to Sync, so nothing of it is decided, recorded as an operation, or sent.
       this.#classified = undefined;
@@ -168,13 +168,13 @@ export class FrontendReader implements MessageVisitor {
   }
 
   #sent(answer: number): number {
-    if (answer !== HOLD) this.#relay.inPipeline = true;
+    if (answer !== HOLD) this.relay.inPipeline = true;
     return answer;
   }
 
   /** The message waits until the server has answered more of what it was sent before. */
   #awaitAnswer(): number {
-    this.#relay.hold(this.#relay.nextAnswer());
+    this.relay.hold(this.relay.nextAnswer());
     return HOLD;
   }
 
@@ -191,7 +191,7 @@ export class FrontendReader implements MessageVisitor {
     const movedPath = effects && this.#named.movedPath(classified, undefined);
     const decided = this.#decide(effective, bytes, textStart, textEnd, undefined, undefined, movedPath);
     if (decided === "hold") return HOLD;
-    const relay = this.#relay;
+    const relay = this.relay;
     const decision = relay.quotas?.judge(decided, effective, true) ?? decided;
     const secret = classified.secrets.length > 0;
     const recorded = secret ? redact(bytes.subarray(textStart, textEnd), classified.secrets) : undefined;
@@ -219,7 +219,7 @@ export class FrontendReader implements MessageVisitor {
     const classified = this.#classify(bytes, nameEnd + 1, textEnd);
     if (classified === undefined) return HOLD;
     if (classified.effects.length > 0 && this.#named.uncertain(classified)) return this.#awaitAnswer();
-    const relay = this.#relay;
+    const relay = this.relay;
     const effective = this.#named.withNamed(classified);
     const decision = this.#decide(effective, bytes, nameEnd + 1, textEnd, undefined, undefined, false);
     if (decision === "hold") return HOLD;
@@ -260,7 +260,7 @@ export class FrontendReader implements MessageVisitor {
 
   #bind(bytes: Uint8Array, start: number, end: number): number {
     const bind = readBind(bytes, start, end, this.#nameReader);
-    const relay = this.#relay;
+    const relay = this.relay;
     const version = relay.names.statements.find(bind.statement);
     if (version?.holdsIn(relay.names.pipeline) === false) return this.#awaitAnswer();
     const statement = version?.value;
@@ -296,7 +296,7 @@ export class FrontendReader implements MessageVisitor {
   #execute(bytes: Uint8Array, start: number, end: number): number {
     const nameEnd = zeroIn(bytes, start + 5, end);
     if (nameEnd < 0 || nameEnd + 5 !== end) throw new SluiceError("SLUICE_PROTOCOL_VIOLATION", "malformed Execute message");
-    const relay = this.#relay;
+    const relay = this.relay;
     const portalName = this.#nameReader.read(bytes, start + 5, nameEnd);
     const version = relay.names.portals.find(portalName);
     if (version?.holdsIn(relay.names.pipeline) === false) return this.#awaitAnswer();
@@ -349,7 +349,7 @@ export class FrontendReader implements MessageVisitor {
 
   #describe(bytes: Uint8Array, start: number, end: number): number {
     if (end - start < 7 || bytes[end - 1] !== 0) throw new SluiceError("SLUICE_PROTOCOL_VIOLATION", "malformed Describe message");
-    const relay = this.#relay;
+    const relay = this.relay;
     const name = this.#nameReader.read(bytes, start + 6, end - 1);
     if (bytes[start + 5] === 0x53) {
       const version = relay.names.statements.find(name);
@@ -369,14 +369,14 @@ export class FrontendReader implements MessageVisitor {
   #close(bytes: Uint8Array, start: number, end: number): number {
     if (end - start < 7 || bytes[end - 1] !== 0) throw new SluiceError("SLUICE_PROTOCOL_VIOLATION", "malformed Close message");
     const name = this.#nameReader.read(bytes, start + 6, end - 1);
-    const { names, queue } = this.#relay;
+    const { names, queue } = this.relay;
     const entry = queue.push("close");
     entry.change = bytes[start + 5] === 0x53 ? names.deleteStatement(name) : names.deletePortal(name);
     return FORWARD;
   }
 
   #functionCall(): number {
-    const relay = this.#relay;
+    const relay = this.relay;
     this.#subject.set(undefined, undefined, 0, 0, undefined);
     const decision = relay.context().decide(FUNCTION_CALL, this.#subject.moment, true);
     if (decision === UNKNOWN_RELATION || decision.verdict.kind === "allowed")
@@ -387,7 +387,7 @@ export class FrontendReader implements MessageVisitor {
 
   /** undefined: the message is held until the classification is there. */
   #classify(bytes: Uint8Array, start: number, end: number): Classified | undefined {
-    const { classifier } = this.#relay.room;
+    const { classifier } = this.relay.room;
     const known = this.#classified ?? classifier.known(bytes, start, end);
     if (known !== undefined) return known;
     if (end - start > LIMITS.statementBytes)
@@ -395,7 +395,7 @@ export class FrontendReader implements MessageVisitor {
     const classified = classifier.classify(bytes, start, end);
     if (!(classified instanceof Promise)) return classified;
     const found = classified.then((each) => void (this.#classified = each));
-    this.#relay.hold(found);
+    this.relay.hold(found);
     return undefined;
   }
 
@@ -408,7 +408,7 @@ export class FrontendReader implements MessageVisitor {
     portal: Portal | undefined,
     movedPath: boolean,
   ): Decision | "hold" {
-    const relay = this.#relay;
+    const relay = this.relay;
     const settling = classified.accesses.length > 0 ? relay.settling() : undefined;
     if (settling !== undefined) {
       // Names may mean something else once a schema change is through. Flush makes the server answer what it was sent so far.
@@ -440,7 +440,7 @@ export class FrontendReader implements MessageVisitor {
 
   /** search_path or role are in doubt: the message waits for the server's word. False: there is none to be had now. */
   #asks(): boolean {
-    const relay = this.#relay;
+    const relay = this.relay;
     if (!relay.searchPath.underWay) {
       if (!relay.searchPath.askable || relay.transactionStatus === 0x45) return false;
       this.replacement = ask(relay);
@@ -450,7 +450,7 @@ export class FrontendReader implements MessageVisitor {
   }
 
   #allow(kind: PendingKind, decision: Decision, request: number, classified: Classified): Pending {
-    const relay = this.#relay;
+    const relay = this.relay;
     if (!relay.mayRun())
       throw new SluiceError("SLUICE_CREDENTIAL_EXPIRED", "your credential has expired", { hint: "Sign in again and reconnect." });
     relay.room.counters.decided(relay.grant.target.name, "allow", undefined);
@@ -471,7 +471,7 @@ export class FrontendReader implements MessageVisitor {
   }
 
   #refuse(kind: PendingKind, decision: Decision, verdict: Decision["verdict"], request: number): number {
-    const relay = this.#relay;
+    const relay = this.relay;
     relay.operations += 1;
     const refusal: Refused = verdict.kind === "refused" ? verdict : heldRefusal(verdict.rule, verdict.policyVersion);
     relay.room.counters.decided(relay.grant.target.name, "deny", refusal.rule);
@@ -491,7 +491,7 @@ export class FrontendReader implements MessageVisitor {
   #unknownName(entry: Pending, what: "prepared statement" | "portal", name: string): number {
     entry.refusal = unknownName(what, name);
     this.replacement = REFUSED_PARSE;
-    this.#relay.skipping = true;
+    this.relay.skipping = true;
     return REPLACE;
   }
 }

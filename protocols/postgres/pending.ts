@@ -80,16 +80,19 @@ export class Pending {
 
 /** First in, first out, over reused entries: nothing is allocated once the pipeline has reached its usual depth. */
 export class PendingQueue {
-  #ring: Pending[] = [new Pending(), new Pending(), new Pending(), new Pending()];
   #head = 0;
   #size = 0;
+  /** The ring's entry 0, which is the head whenever the queue was empty before: no way through the array for it. */
+  #first = new Pending();
+  #ring: Pending[] = [this.#first, new Pending(), new Pending(), new Pending()];
 
   get size(): number {
     return this.#size;
   }
 
   head(): Pending | undefined {
-    return this.#size === 0 ? undefined : this.#ring[this.#head];
+    if (this.#size === 0) return undefined;
+    return this.#head === 0 ? this.#first : this.#ring[this.#head];
   }
 
   at(index: number): Pending {
@@ -97,6 +100,10 @@ export class PendingQueue {
   }
 
   push(kind: PendingKind): Pending {
+    if (this.#size === 0) {
+      this.#size = 1;
+      return this.#first.clear(kind);
+    }
     if (this.#size === this.#ring.length) this.#grow();
     const entry = this.#ring[(this.#head + this.#size) & (this.#ring.length - 1)];
     this.#size += 1;
@@ -105,9 +112,10 @@ export class PendingQueue {
 
   shift(): void {
     // The ring must not keep what its entries have stood for.
-    this.#ring[this.#head].release();
-    this.#head = (this.#head + 1) & (this.#ring.length - 1);
+    (this.#head === 0 ? this.#first : this.#ring[this.#head]).release();
     this.#size -= 1;
+    // From the beginning again once it is empty: the same few entries are in the caches.
+    this.#head = this.#size === 0 ? 0 : (this.#head + 1) & (this.#ring.length - 1);
   }
 
   #grow(): void {
@@ -115,6 +123,7 @@ export class PendingQueue {
     for (let index = 0; index < this.#size; index += 1) ring.push(this.at(index));
     while (ring.length < this.#size * 2) ring.push(new Pending());
     this.#ring = ring;
+    this.#first = ring[0];
     this.#head = 0;
   }
 }

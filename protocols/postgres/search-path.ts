@@ -8,23 +8,24 @@ const NONE = Symbol("none");
  * ends with the transaction.
  */
 export class SearchPath {
-  readonly #initial: readonly string[] | undefined;
-  #committed: readonly string[] | undefined;
+  // The first four are looked at for every statement.
   #current: readonly string[] | undefined;
-  /** What COMMIT makes of it; NONE: no SET in this block. */
-  #atCommit: readonly string[] | undefined | typeof NONE = NONE;
   /** Changes sent to the server whose ReadyForQuery has not come. */
   #unconfirmed = 0;
+  /** Something ran that may have changed it, or the role, unseen, and the server has not been asked since. */
+  #doubted = false;
+  #inVain = false;
+  readonly #initial: readonly string[] | undefined;
+  #committed: readonly string[] | undefined;
+  /** What COMMIT makes of it; NONE: no SET in this block. */
+  #atCommit: readonly string[] | undefined | typeof NONE = NONE;
   /** Those of them behind which the role counts at once. */
   #urgentUnconfirmed = 0;
   /** The server reports the setting by itself (PostgreSQL 18). */
   #reports = false;
-  /** Something ran that may have changed it, or the role, unseen, and the server has not been asked since. */
-  #doubted = false;
   #urgent = false;
   /** It was asked for inside this block; what holds behind the block is another matter. */
   #askedInBlock = false;
-  #inVain = false;
 
   constructor(initial: readonly string[] | undefined) {
     this.#initial = initial;

@@ -103,9 +103,11 @@ export class Version<T> implements Change {
  * does not carry a change out.
  */
 export class Names<T> {
-  readonly #latest = new Map<string, Version<T>>();
   /** The unnamed one, which most messages use, stays out of the map. */
   #unnamed: Version<T> | undefined;
+  /** Entries of the map: asked of it, that would be a look into its table. */
+  #named = 0;
+  readonly #latest = new Map<string, Version<T>>();
   /** The name that was asked for last, and what it stands for. */
   #recentName = "";
   #recent: Version<T> | undefined;
@@ -161,7 +163,7 @@ export class Names<T> {
   /** The transaction has ended, and everything is gone that was made before its end; what is on its way comes behind it. */
   clear(): void {
     if (this.#unnamed !== undefined) this.#clear(this.#unnamed);
-    if (this.#latest.size > 0) for (const latest of this.#latest.values()) this.#clear(latest);
+    if (this.#named > 0) for (const latest of this.#latest.values()) this.#clear(latest);
   }
 
   #clear(latest: Version<T>): void {
@@ -191,9 +193,13 @@ export class Names<T> {
     const before = this.find(name)?.value === undefined ? 0 : 1;
     this.#size += (version?.value === undefined ? 0 : 1) - before;
     if (name === this.#recentName) this.#recent = version;
-    if (name === "") this.#unnamed = version;
-    else if (version === undefined) this.#latest.delete(name);
+    if (name === "") {
+      this.#unnamed = version;
+      return;
+    }
+    if (version === undefined) this.#latest.delete(name);
     else this.#latest.set(name, version);
+    this.#named = this.#latest.size;
   }
 }
 
