@@ -93,6 +93,41 @@ export class Seen {
   }
 }
 
+/** What was made of some bytes. */
+export interface Made<T> {
+  readonly bytes: Seen;
+  readonly value: T;
+}
+
+/**
+ * What was made of short byte ranges of late, for all sessions of a thread: they send the same ones over and over, and what each of them
+ * kept for itself would be in no cache. Only for what depends on the bytes and on nothing else.
+ */
+export class Recent<T> {
+  readonly #entries: Made<T>[] = [];
+  readonly #make: (bytes: Uint8Array, start: number, end: number) => T;
+  #oldest = 0;
+
+  constructor(make: (bytes: Uint8Array, start: number, end: number) => T) {
+    this.#make = make;
+  }
+
+  /** @throws what making it throws */
+  get(bytes: Uint8Array, start: number, end: number): Made<T> {
+    for (const each of this.#entries) if (each.bytes.is(bytes, start, end)) return each;
+    const value = this.#make(bytes, start, end);
+    const made: Made<T> = { bytes: new Seen(bytes, start, end), value };
+    if (end - start > RECENT_BYTES) return made;
+    this.#entries[this.#oldest] = made;
+    this.#oldest = (this.#oldest + 1) % RECENT_ENTRIES;
+    return made;
+  }
+}
+
+const RECENT_ENTRIES = 32;
+/** What is longer is made, and not kept for others. */
+const RECENT_BYTES = 4_096;
+
 /** Where the first zero byte of bytes[start, end) is, or -1. */
 export function zeroIn(bytes: Uint8Array, start: number, end: number): number {
   const near = end < start + NEAR_BYTES ? end : start + NEAR_BYTES;

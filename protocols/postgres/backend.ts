@@ -322,7 +322,7 @@ export class BackendReader extends TargetSide implements MessageVisitor {
       if (head.masks) this.#results.plan(head, this.#descriptions.columns(bytes, start, end), undefined);
       return this.#answers(head, start, end);
     }
-    if (head.statement !== undefined && (head.own || this.relay.policy.masks.length > 0)) {
+    if (head.statement !== undefined && (head.own || this.relay.hasMasks)) {
       head.statement.columns = this.#descriptions.columns(bytes, start, end);
       head.statement.describedIn = this.relay.context();
       head.statement.describedAt = this.relay.schemaEpoch;

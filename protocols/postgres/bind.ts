@@ -1,4 +1,4 @@
-import { Seen, viewOf, zeroIn } from "../../core/bytes/copy.ts";
+import { type Made, Recent, viewOf, zeroIn } from "../../core/bytes/copy.ts";
 import { SluiceError } from "../../core/errors.ts";
 
 /** The parts of a Bind message that Sluice looks at (Message Formats, Bind). */
@@ -94,10 +94,19 @@ export function readParameters(section: Uint8Array): (string | undefined)[] {
 
 const NAME_BYTES = 63;
 
+function readName(bytes: Uint8Array, start: number, end: number): string {
+  const kept = Math.min(end - start, NAME_BYTES);
+  const name = Buffer.from(bytes.buffer, bytes.byteOffset + start, kept).toString("utf8");
+  if (end - start > NAME_BYTES && name.endsWith("\ufffd"))
+    throw new SluiceError("SLUICE_LIMIT_EXCEEDED", `a name of more than ${NAME_BYTES} bytes that cannot be cut between two characters`);
+  return name;
+}
+
+const recentNames = new Recent(readName);
+
 /** Reads names of statements and portals; a session mostly uses the same few, so the last one is not decoded again. */
 export class NameReader {
-  #lastBytes: Seen | undefined;
-  #last = "";
+  #last: Made<string> | undefined;
 
   /**
    * The name as the server keeps it: its first 63 bytes (NAMEDATALEN).
@@ -105,17 +114,7 @@ export class NameReader {
    */
   read(bytes: Uint8Array, start: number, end: number): string {
     if (start === end) return "";
-    if (this.#lastBytes?.is(bytes, start, end) === true) return this.#last;
-    const kept = Math.min(end - start, NAME_BYTES);
-    const name = Buffer.from(bytes.buffer, bytes.byteOffset + start, kept).toString("utf8");
-    if (end - start > NAME_BYTES) {
-      if (name.endsWith("\ufffd")) {
-        throw new SluiceError("SLUICE_LIMIT_EXCEEDED", `a name of more than ${NAME_BYTES} bytes that cannot be cut between two characters`);
-      }
-      return name;
-    }
-    this.#lastBytes = new Seen(bytes, start, end);
-    this.#last = name;
-    return name;
+    if (this.#last?.bytes.is(bytes, start, end) !== true) this.#last = recentNames.get(bytes, start, end);
+    return this.#last.value;
   }
 }

@@ -58,6 +58,7 @@ export function sentEffects(relay: Relay, entry: Pending, classified: Classified
         break;
       case "create_temp":
         relay.temporary.add(effect.name);
+        relay.temporaryCount = relay.temporary.size;
         break;
       case "ddl":
         relay.schemaChanges += 1;

@@ -25,24 +25,80 @@ export class Pending {
   portal: Portal | undefined;
   /** What it makes of names, if the server carries it out. */
   change: Change | undefined;
-  /** Sluice asked for this itself (Describe for its own use): its answer does not go to the client. */
-  own = false;
-  /** The ErrorResponse that the client gets instead of the server's: this message was refused. */
-  refusal: Uint8Array | undefined;
-  failed: { code: string; message: string } | undefined;
   rows = 0;
   /** Bytes of Bind parameters kept for it. */
   parameterBytes = 0;
-  masked: Map<string, number> | undefined;
-  /** What it may do to search_path and role unseen; search_path counts as unknown since it was sent. */
-  moves: Moves = 0;
-  /** It ends a block, or goes back in it, that search_path depends on; as above. */
-  leaves = false;
   /** Its rows go through a mask. */
   masks = false;
+  /** Sluice asked for this itself (Describe for its own use): its answer does not go to the client. */
+  own = false;
+  /** What most messages have none of: an entry is written anew for each, so it is to be small. */
+  #rare: Rare | undefined;
+
+  /** The ErrorResponse that the client gets instead of the server's: this message was refused. */
+  get refusal(): Uint8Array | undefined {
+    return this.#rare?.refusal;
+  }
+
+  set refusal(refusal: Uint8Array | undefined) {
+    if (refusal !== this.refusal) this.#some.refusal = refusal;
+  }
+
+  get failed(): Failed | undefined {
+    return this.#rare?.failed;
+  }
+
+  set failed(failed: Failed | undefined) {
+    if (failed !== this.failed) this.#some.failed = failed;
+  }
+
+  get masked(): Map<string, number> | undefined {
+    return this.#rare?.masked;
+  }
+
+  set masked(masked: Map<string, number> | undefined) {
+    if (masked !== this.masked) this.#some.masked = masked;
+  }
+
+  /** What it may do to search_path and role unseen; search_path counts as unknown since it was sent. */
+  get moves(): Moves {
+    return this.#rare === undefined ? 0 : this.#rare.moves;
+  }
+
+  set moves(moves: Moves) {
+    if (moves !== this.moves) this.#some.moves = moves;
+  }
+
+  /** It ends a block, or goes back in it, that search_path depends on; as above. */
+  get leaves(): boolean {
+    return this.#rare !== undefined && this.#rare.leaves;
+  }
+
+  set leaves(leaves: boolean) {
+    if (leaves !== this.leaves) this.#some.leaves = leaves;
+  }
+
   /** COPY TO STDOUT that it has begun. */
-  copies = 0;
-  limited: 0 | typeof LIMITED | typeof LIMITED_CAREFULLY = 0;
+  get copies(): number {
+    return this.#rare === undefined ? 0 : this.#rare.copies;
+  }
+
+  set copies(copies: number) {
+    if (copies !== this.copies) this.#some.copies = copies;
+  }
+
+  get limited(): Limited {
+    return this.#rare === undefined ? 0 : this.#rare.limited;
+  }
+
+  set limited(limited: Limited) {
+    if (limited !== this.limited) this.#some.limited = limited;
+  }
+
+  get #some(): Rare {
+    this.#rare ??= new Rare();
+    return this.#rare;
+  }
 
   /** Let go of everything large. */
   release(): void {
@@ -51,31 +107,32 @@ export class Pending {
     this.statement = undefined;
     this.portal = undefined;
     this.change = undefined;
-    this.refusal = undefined;
-    this.masked = undefined;
+    this.#rare = undefined;
   }
 
+  /** @param kind of the message that this released entry stands for now */
   clear(kind: PendingKind): this {
     this.kind = kind;
     this.request = 0;
-    this.decision = undefined;
-    this.classified = undefined;
-    this.statement = undefined;
-    this.portal = undefined;
-    this.change = undefined;
-    this.own = false;
-    this.refusal = undefined;
-    this.failed = undefined;
     this.rows = 0;
     this.parameterBytes = 0;
-    this.masked = undefined;
-    this.moves = 0;
-    this.leaves = false;
     this.masks = false;
-    this.copies = 0;
-    this.limited = 0;
+    this.own = false;
     return this;
   }
+}
+
+type Failed = { code: string; message: string };
+type Limited = 0 | typeof LIMITED | typeof LIMITED_CAREFULLY;
+
+class Rare {
+  refusal: Uint8Array | undefined;
+  failed: Failed | undefined;
+  masked: Map<string, number> | undefined;
+  moves: Moves = 0;
+  leaves = false;
+  copies = 0;
+  limited: Limited = 0;
 }
 
 /** First in, first out, over reused entries: nothing is allocated once the pipeline has reached its usual depth. */

@@ -47,7 +47,8 @@ export class Relay {
   #context: DecisionContext | undefined;
   #contextPath: readonly string[] | undefined;
   #contextTemporary = 0;
-  readonly temporary = new Set<string>();
+  /** How many `temporary` has: asked of it, that would be a look into its table. */
+  temporaryCount = 0;
   #expired = false;
   readonly grant: Grant;
   /** Operations decided so far. */
@@ -69,13 +70,16 @@ export class Relay {
   schemaUncommitted = false;
   readonly client: Wire;
   #upstreamPaused = false;
-  #waiting: (() => void)[] = [];
+  #waiting: (() => void)[] | undefined;
   /** CopyData has been sent since the server asked for them. */
   copyStarted = false;
   /** Sync messages held back in copy-in mode behind CopyData. */
   syncsInCopy = 0;
-  readonly #copyWaiting: (() => void)[] = [];
+  #copyWaiting: (() => void)[] | undefined;
+  /** The policy in force has masks. */
+  hasMasks = false;
 
+  readonly temporary = new Set<string>();
   readonly id: string;
   readonly clientAddress: string;
   readonly closed: Promise<string>;
@@ -105,6 +109,7 @@ export class Relay {
     this.clientAddress = options.clientAddress;
     this.searchPath = new SearchPath(options.searchPath);
     this.#policy = options.policy;
+    this.hasMasks = options.policy.masks.length > 0;
     this.#identityKey = identityKey(options.grant);
     if (options.allowance !== undefined) this.quotas = new Quotas(this, options.allowance);
     this.#frontend = new FrontendReader(this);
@@ -149,18 +154,24 @@ export class Relay {
 
   /** Something that must be over before names are looked up again: a schema change under way, or a catalogue that is out of date. */
   settling(): Promise<unknown> | undefined {
-    if (this.schemaChanges > 0 && this.queue.size > 0) return new Promise((resolve) => this.#waiting.push(() => resolve(undefined)));
+    if (this.schemaChanges > 0 && this.queue.size > 0) return this.nextAnswer();
     return this.catalogue.loaded ? undefined : this.catalogue.refresh();
   }
 
   /** Resolves when an answer has come, and then some may still be on their way. */
   nextAnswer(): Promise<void> {
-    return new Promise((resolve) => this.#waiting.push(resolve));
+    return new Promise((resolve) => {
+      this.#waiting ??= [];
+      this.#waiting.push(resolve);
+    });
   }
 
   /** Resolves when the server has asked for COPY data, or will not. */
   copyAnswered(): Promise<void> {
-    return new Promise((resolve) => this.#copyWaiting.push(resolve));
+    return new Promise((resolve) => {
+      this.#copyWaiting ??= [];
+      this.#copyWaiting.push(resolve);
+    });
   }
 
   /** The server answered a COPY FROM STDIN. @param asks it asks for data */
@@ -169,8 +180,10 @@ export class Relay {
     this.copyStarted = false;
     this.syncsInCopy = 0;
     this.copyAwaited = false;
-    if (this.#copyWaiting.length === 0) return;
-    for (const resolve of this.#copyWaiting.splice(0)) resolve();
+    const waiting = this.#copyWaiting;
+    if (waiting === undefined) return;
+    this.#copyWaiting = undefined;
+    for (const resolve of waiting) resolve();
   }
 
   /** Schema changes of this session are committed: everyone's knowledge of the catalogue is out of date. */
@@ -181,13 +194,16 @@ export class Relay {
 
   /** The backend worked off an answer that someone may wait for. */
   answered(): void {
-    if (this.#waiting.length === 0 || this.schemaChanges > 0) return;
-    for (const resolve of this.#waiting.splice(0)) resolve();
+    const waiting = this.#waiting;
+    if (waiting === undefined || this.schemaChanges > 0) return;
+    this.#waiting = undefined;
+    for (const resolve of waiting) resolve();
   }
 
   /** Put another compiled policy in force for the statements to come. */
   setPolicy(policy: SessionPolicy, masker: Masker | undefined): void {
     this.#policy = policy;
+    this.hasMasks = policy.masks.length > 0;
     this.#masker = masker;
     this.#context = undefined;
   }
@@ -210,12 +226,12 @@ export class Relay {
       context !== undefined &&
       context.generation === this.catalogue.generation &&
       this.#contextPath === path &&
-      this.#contextTemporary === this.temporary.size
+      this.#contextTemporary === this.temporaryCount
     ) {
       return context;
     }
     this.#contextPath = path;
-    this.#contextTemporary = this.temporary.size;
+    this.#contextTemporary = this.temporaryCount;
     this.#context = this.room.contexts.get(this.grant, this.#policy, this.catalogue, path, this.temporary, this.#masker, this.#identityKey);
     return this.#context;
   }
