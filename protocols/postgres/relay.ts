@@ -23,24 +23,52 @@ import { NamedObjects } from "./statements.ts";
  * this class holds what both share and the ways a session can end.
  */
 export class Relay {
-  // What every message looks at comes first: with thousands of sessions each cache line of one is a miss.
+  // What messages look at stands together, what both directions look at in the middle: with thousands of sessions each cache line of one
+  // is a miss.
+  readonly client: Wire;
+  #upstreamPaused = false;
+  /** The policy in force has masks. */
+  hasMasks = false;
+  #waiting: (() => void)[] | undefined;
+  /** This transaction has changed the schema, relations included. */
+  schemaUncommitted = false;
+  /** This transaction has made or changed functions, types or the like, which the catalogue does not show yet. */
+  objectsChanged = false;
+  /** Bytes of Bind parameters kept for messages that await their answers. */
+  parameterBytes = 0;
+
   #ended = false;
+  /** The session is to leave when it is idle: #expired, or #draining. */
+  #leaving = false;
   readonly room: RelayRoom;
   readonly queue = new PendingQueue();
   readonly recorder: SessionRecorder;
-  readonly searchPath: SearchPath;
-  readonly names = new NamedObjects();
   /** undefined: no limit has applied to this session so far. */
   quotas: Quotas | undefined;
+  readonly names = new NamedObjects();
+  readonly searchPath: SearchPath;
+  /** Transaction status of the last ReadyForQuery: 'I', 'T' or 'E'. */
+  transactionStatus = 0x49;
+  /** Messages of the extended protocol were sent behind the last Sync, and no Query behind them was answered. */
+  inPipeline = false;
+  /** Such a Query was answered, but what was sent before it is still open: a Sync would end it. */
+  unsynced = false;
+  /** A COPY FROM STDIN was sent and not answered; nothing else is sent before. */
+  copyAwaited = false;
+  /** The server asked for COPY data and the client has not ended them. */
+  copyIn = false;
+  /** CopyData has been sent since the server asked for them. */
+  copyStarted = false;
+  /** Sync messages held back in copy-in mode behind CopyData. */
+  syncsInCopy = 0;
+  #copyWaiting: (() => void)[] | undefined;
+  #clientPaused = false;
 
   /** Something came from the client since the idle timer last looked. */
   active = false;
   /** The server ignores what comes until Sync, and no Sync is on its way to it. */
   skipping = false;
-  /** A COPY FROM STDIN was sent and not answered; nothing else is sent before. */
-  copyAwaited = false;
-  /** The server asked for COPY data and the client has not ended them. */
-  copyIn = false;
+  readonly upstream: Wire;
   /** Schema changes that were sent and are not confirmed: nothing is decided until they are. */
   schemaChanges = 0;
   readonly catalogue: Catalogue;
@@ -53,31 +81,6 @@ export class Relay {
   readonly grant: Grant;
   /** Operations decided so far. */
   operations = 0;
-  readonly upstream: Wire;
-  #clientPaused = false;
-
-  /** This transaction has made or changed functions, types or the like, which the catalogue does not show yet. */
-  objectsChanged = false;
-  /** Messages of the extended protocol were sent behind the last Sync, and no Query behind them was answered. */
-  inPipeline = false;
-  /** Such a Query was answered, but what was sent before it is still open: a Sync would end it. */
-  unsynced = false;
-  /** Bytes of Bind parameters kept for messages that await their answers. */
-  parameterBytes = 0;
-  /** Transaction status of the last ReadyForQuery: 'I', 'T' or 'E'. */
-  transactionStatus = 0x49;
-  /** This transaction has changed the schema, relations included. */
-  schemaUncommitted = false;
-  readonly client: Wire;
-  #upstreamPaused = false;
-  #waiting: (() => void)[] | undefined;
-  /** CopyData has been sent since the server asked for them. */
-  copyStarted = false;
-  /** Sync messages held back in copy-in mode behind CopyData. */
-  syncsInCopy = 0;
-  #copyWaiting: (() => void)[] | undefined;
-  /** The policy in force has masks. */
-  hasMasks = false;
 
   readonly temporary = new Set<string>();
   readonly id: string;
@@ -290,6 +293,7 @@ export class Relay {
 
   /** ReadyForQuery came and nothing is pending: the moment to leave if the session has to. */
   whenIdle(): void {
+    if (!this.#leaving) return;
     if (this.#expired)
       this.fail(new SluiceError("SLUICE_CREDENTIAL_EXPIRED", "your credential has expired", { hint: "Sign in again and reconnect." }));
     else if (this.#draining && this.transactionStatus === 0x49) this.fail(drainingError());
@@ -312,6 +316,7 @@ export class Relay {
 
   drain(): void {
     this.#draining = true;
+    this.#leaving = true;
     // A held message is under way too: it is about to be sent.
     if (!this.busy && !this.#frontend.held) this.whenIdle();
   }
@@ -387,6 +392,7 @@ export class Relay {
 
   #expire(): void {
     this.#expired = true;
+    this.#leaving = true;
     if (this.#options.onExpiry === "cut" || !this.busy) {
       if (this.busy) void this.#options.cancelUpstream();
       this.fail(new SluiceError("SLUICE_CREDENTIAL_EXPIRED", "your credential has expired", { hint: "Sign in again and reconnect." }));
