@@ -1,3 +1,4 @@
+import { newView, viewOf } from "../../../core/bytes/copy.ts";
 import { isSmallInteger, SMALL_INTEGER_DIGITS } from "./lexer.ts";
 import type { Shape } from "./shape.ts";
 
@@ -28,6 +29,7 @@ const QUOTE = 39;
  */
 export class Templates<T> {
   readonly #slots = new Uint8Array(SLOTS * SLOT_BYTES);
+  readonly #view = newView(this.#slots);
   readonly #values: (T | undefined)[] = Array.from({ length: SLOTS }, () => undefined);
 
   /** What learn() was given for a text that has the same key; undefined: not known here. */
@@ -37,8 +39,18 @@ export class Templates<T> {
     const slot = slotOf(bytes, start, end);
     const base = slot * SLOT_BYTES;
     const stop = base + HEAD_BYTES + (slots[base] | (slots[base + 1] << 8));
+    const template = this.#view;
+    const text = viewOf(bytes);
     let i = start;
     for (let at = base + HEAD_BYTES; at < stop; at += 1) {
+      // Four bytes at a time while none of them is a hole.
+      while (at + 4 <= stop && i + 4 <= end) {
+        const four = template.getInt32(at, true);
+        if (four !== text.getInt32(i, true) || holdsMarker(four)) break;
+        at += 4;
+        i += 4;
+      }
+      if (at >= stop) break;
       if (i >= end) return undefined;
       const wanted = slots[at];
       const first = i;
@@ -86,6 +98,9 @@ export class Templates<T> {
     this.#values[slot] = value;
   }
 }
+
+/** Whether one of the four bytes is MARKER_MAX or less: less 3 it borrows, so that its highest bit is set, which it was not. */
+const holdsMarker = (four: number): boolean => ((four - 0x03030303) & ~four & 0x80808080) !== 0;
 
 /** By a few bytes from where statements differ and literals are rare. */
 function slotOf(bytes: Uint8Array, start: number, end: number): number {
