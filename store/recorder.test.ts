@@ -69,6 +69,29 @@ test("what was recorded reads back as events, sessions and frames", async () => 
   assert.deepEqual(frames, ["fromClient 0 bind and execute", "toClient 1 row one", "toClient 1 row two"]);
 });
 
+test("outcomes out of order, twice, or of nothing: each operation has its own, and the close has the rest", async () => {
+  using folder = temporaryFolder();
+  const recorder = openTestRecorder(folder.path);
+  const session = openSession(recorder, "s-1");
+  const requests = Array.from({ length: 6 }, (_, index) => query(session, allow(), `select ${index + 1}`));
+  const end = (index: number): void => session.outcome(requests[index] ?? 0, "done", index, 0, undefined, undefined);
+  for (const index of [1, 0, 4, 1]) end(index);
+  session.outcome(99, "done", 9, 0, undefined, undefined);
+  session.outcome(0, "done", 9, 0, undefined, undefined);
+  end(5);
+  requests.push(query(session, allow(), "select 7"));
+  end(6);
+  end(2);
+  recorder.commit();
+  session.close("client left");
+  await recorder.close();
+  const operations = (await events(folder.path)).filter((event) => event.type === "operation");
+  assert.deepEqual(
+    operations.map((event) => [event.statement, event.outcome, event.response?.rows]).sort(),
+    [0, 1, 2, 3, 4, 5, 6].map((index) => [`select ${index + 1}`, index === 3 ? "unknown" : "done", index === 3 ? 0 : index]),
+  );
+});
+
 test("record modes: head keeps the first bytes, digest none, a rule's own mode goes before the session's", async () => {
   using folder = temporaryFolder();
   const recorder = openTestRecorder(folder.path);

@@ -36,6 +36,8 @@ class Operation implements IntentPlace {
   short: Buffer | undefined = undefined;
   shortBytes = 0;
   digest: Hash | undefined = undefined;
+  /** The session's next one without an outcome. */
+  next: Operation | undefined = undefined;
 }
 
 /** What the sessions of one recorder share. */
@@ -54,11 +56,9 @@ export class RecordedSession implements SessionRecorder, FrameOwner {
   private definedAt = nextSlot();
   private lastRequest = 0;
   private readonly record: RecordConfig;
-  /** Operations without an outcome, ascending by request, from index `head` on. */
-  private readonly pending: Operation[] = [];
-  private head = 0;
-  /** One past the last; what lies behind it in the array is left over, so that the array is not made anew for every operation. */
-  private tail = 0;
+  /** Operations without an outcome, ascending by request. Nearly always one or none: an array would be two objects more to look at. */
+  private first: Operation | undefined = undefined;
+  private last: Operation | undefined = undefined;
   operations = 0;
   frameBlock = 0;
   readonly info: SessionInfo;
@@ -104,8 +104,9 @@ export class RecordedSession implements SessionRecorder, FrameOwner {
     operation.left = this.record.headBytes;
     operation.shortBytes = 0;
     journal.track(at, operation);
-    this.pending[this.tail] = operation;
-    this.tail += 1;
+    if (this.last === undefined) this.first = operation;
+    else this.last.next = operation;
+    this.last = operation;
     this.operations += 1;
     this.context.stats.operations += 1;
     return request;
@@ -166,7 +167,7 @@ export class RecordedSession implements SessionRecorder, FrameOwner {
   close(reason: string): void {
     if (this.closed) return;
     this.closed = true;
-    while (this.head < this.tail) this.outcome(this.pending[this.head]?.request ?? 0, "unknown", 0, 0, undefined, undefined);
+    while (this.first !== undefined) this.outcome(this.first.request, "unknown", 0, 0, undefined, undefined);
     const { journal } = this.context;
     // Always repeated: should the end be kept back while writing fails, it may come to stand in another segment.
     this.define();
@@ -178,9 +179,8 @@ export class RecordedSession implements SessionRecorder, FrameOwner {
 
   /** Operations whose intent is on record and whose outcome is not yet. */
   eachPending(visit: (request: number, place: IntentPlace) => void): void {
-    for (let at = this.head; at < this.tail; at += 1) {
-      const operation = this.pending[at];
-      if (operation !== undefined && !operation.lost) visit(operation.request, operation);
+    for (let operation = this.first; operation !== undefined; operation = operation.next) {
+      if (!operation.lost) visit(operation.request, operation);
     }
   }
 
@@ -191,34 +191,26 @@ export class RecordedSession implements SessionRecorder, FrameOwner {
   }
 
   private find(request: number): Operation | undefined {
-    for (let at = this.head; at < this.tail; at += 1) {
-      const operation = this.pending[at];
-      if (operation !== undefined && operation.request >= request) return operation.request === request ? operation : undefined;
+    for (let operation = this.first; operation !== undefined; operation = operation.next) {
+      if (operation.request >= request) return operation.request === request ? operation : undefined;
     }
     return undefined;
   }
 
   /** Remove and return; answers come in order, so it is nearly always the first. */
   private take(request: number): Operation | undefined {
-    const first = this.head < this.tail ? this.pending[this.head] : undefined;
-    if (first === undefined) return undefined;
-    if (first.request !== request) {
-      const at = this.pending.findIndex((operation, index) => index >= this.head && index < this.tail && operation.request === request);
-      if (at < 0) return undefined;
-      this.tail -= 1;
-      return this.pending.splice(at, 1)[0];
+    let before: Operation | undefined;
+    let found = this.first;
+    while (found !== undefined && found.request < request) {
+      before = found;
+      found = found.next;
     }
-    this.head += 1;
-    if (this.head === this.tail) {
-      this.head = 0;
-      this.tail = 0;
-      if (this.pending.length > 64) this.pending.length = 0;
-    } else if (this.head >= 64) {
-      this.pending.splice(0, this.head);
-      this.tail -= this.head;
-      this.head = 0;
-    }
-    return first;
+    if (found === undefined || found.request !== request) return undefined;
+    if (before === undefined) this.first = found.next;
+    else before.next = found.next;
+    if (found.next === undefined) this.last = before;
+    found.next = undefined;
+    return found;
   }
 }
 
