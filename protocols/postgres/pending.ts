@@ -136,8 +136,8 @@ class Rare {
 }
 
 /**
- * First in, first out, over reused entries: for most messages nothing is allocated once the pipeline has reached its usual depth. Whoever
- * keeps an entry beyond shift() must neither read nor write it: it is released then, and only the rest is reset when it is used again.
+ * First in, first out, over reused entries: for most messages nothing is allocated once the pipeline has reached its usual depth. What
+ * is written to an entry behind its shift() may be found in the next one.
  */
 export class PendingQueue {
   #head = 0;
