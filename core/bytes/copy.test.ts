@@ -1,6 +1,6 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
-import { copyInto, copyOf, destination, Keep, Seen, zeroIn } from "./copy.ts";
+import { copyInto, copyOf, destination, Keep, Recent, Seen, zeroIn } from "./copy.ts";
 
 const source = Uint8Array.from({ length: 500 }, (_, index) => index & 0xff);
 
@@ -86,4 +86,46 @@ test("kept copies stay as they were, whatever is kept after them", () => {
   kept.push({ at: keep.keep(large, 0, 5_000), chunk: keep.chunk, expected: large });
   for (const { chunk, at, expected } of kept) assert.deepEqual(chunk.slice(at, at + expected.length), expected);
   assert.ok(new Set(kept.map(({ chunk }) => chunk)).size < 60);
+});
+
+test("what was made of recent bytes is had again for equal ones, and for no others", () => {
+  let made = 0;
+  const recent = new Recent((bytes, start, end) => {
+    made += 1;
+    if (bytes[start] === 0xff) throw new Error("not these");
+    return Buffer.from(bytes.subarray(start, end)).toString("latin1");
+  });
+  const get = (text: string, before = 0) => {
+    const bytes = Buffer.from(`${" ".repeat(before)}${text}behind`, "latin1");
+    const of = recent.get(bytes, before, before + text.length);
+    bytes.fill(0);
+    return of;
+  };
+  const first = get("name");
+  assert.equal(first.value, "name");
+  assert.equal(get("name", 5), first);
+  assert.equal(made, 1);
+  for (const other of ["nam", "names", "Name", "namf", ""]) assert.equal(get(other).value, other);
+  // More than there is room for: all of them right, the oldest made anew, the youngest not.
+  for (let round = 0; round < 2; round += 1) for (let index = 0; index < 200; index += 1) assert.equal(get(`n${index}`).value, `n${index}`);
+  made = 0;
+  get("n199");
+  assert.equal(made, 0);
+  assert.notEqual(get("name"), first);
+  assert.equal(get("name").value, "name");
+  assert.equal(made, 1);
+  // What cannot be made is tried again each time, and takes nobody's place.
+  made = 0;
+  for (let index = 0; index < 100; index += 1) assert.throws(() => get("\xff\xff"), /not these/);
+  get("n199");
+  assert.equal(made, 100);
+  // What is long is not kept for others.
+  const long = "x".repeat(5_000);
+  made = 0;
+  for (let index = 0; index < 50; index += 1) {
+    const { bytes, value } = get(long);
+    assert.ok(value === long && bytes.is(Buffer.from(long), 0, long.length));
+  }
+  get("n199");
+  assert.equal(made, 50);
 });

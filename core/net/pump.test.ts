@@ -157,6 +157,22 @@ describe("pump", () => {
     third.destroy();
   });
 
+  test("a connection whose peer has reset it before it is adopted closes, and adopting it does not fail", { timeout: 10_000 }, async () => {
+    const transport = newTransport("pump");
+    const waiting: Socket[] = [];
+    const port = await listen((socket) => waiting.push(socket), { pauseOnConnect: true });
+    const peer = connect(port, "127.0.0.1").on("error", () => {});
+    await until(() => waiting.length === 1, "the connection");
+    peer.resetAndDestroy();
+    await rest(50);
+    const wire = transport.adopt((waiting[0] as unknown as { _handle: { fd: number } })._handle.fd);
+    const events = new Events();
+    wire.handler = events;
+    assert.equal(wire.remoteAddress, "");
+    assert.equal(wire.isLoopback, false);
+    await until(() => events.closes === 1, "its close");
+  });
+
   test("paused wires whose peers reset cost no time, and learn of it on resume()", { timeout: 10_000 }, async () => {
     const transport = newTransport("pump");
     const pairs = await wirePairs(transport, 10);

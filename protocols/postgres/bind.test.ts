@@ -1,7 +1,7 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
 import { NameReader, readBind, readParameters } from "./bind.ts";
-import { bind } from "./messages.ts";
+import { bind, close } from "./messages.ts";
 
 test("names, parameters and result formats of a Bind", () => {
   const message = bind("portal", "statement", ["one", undefined, ""]);
@@ -40,4 +40,13 @@ test("names are the server's: 63 bytes, and the one read last is not taken for a
   assert.equal(read("n".repeat(70)), "n".repeat(63));
   assert.equal(read("n".repeat(63)), "n".repeat(63));
   assert.throws(() => read(`${"n".repeat(62)}ää`), /cannot be cut between two characters/);
+});
+
+test("of a name that is longer than the server's nothing is kept", () => {
+  const names = new NameReader();
+  const message = close("S", "n".repeat(32 * 1024 * 1024));
+  const before = process.memoryUsage().arrayBuffers;
+  assert.equal(names.read(message, 6, message.length - 1), "n".repeat(63));
+  assert.ok(process.memoryUsage().arrayBuffers - before < 1024 * 1024);
+  assert.equal(names.read(message, 6, message.length - 1), "n".repeat(63));
 });

@@ -114,6 +114,8 @@ export class NameReader {
    */
   read(bytes: Uint8Array, start: number, end: number): string {
     if (start === end) return "";
+    // It may be as long as a message, and whoever sent it would have it kept.
+    if (end - start > NAME_BYTES) return readName(bytes, start, end);
     if (this.#last?.bytes.is(bytes, start, end) !== true) this.#last = recentNames.get(bytes, start, end);
     return this.#last.value;
   }

@@ -100,7 +100,7 @@ export class Pending {
     return this.#rare;
   }
 
-  /** Let go of everything large. */
+  /** Let go of everything large, and of what only some messages have; clear() does the rest. */
   release(): void {
     this.decision = undefined;
     this.classified = undefined;
@@ -135,7 +135,10 @@ class Rare {
   limited: Limited = 0;
 }
 
-/** First in, first out, over reused entries: nothing is allocated once the pipeline has reached its usual depth. */
+/**
+ * First in, first out, over reused entries: for most messages nothing is allocated once the pipeline has reached its usual depth. What
+ * is written to an entry behind its shift() may be found in the next one.
+ */
 export class PendingQueue {
   #head = 0;
   #size = 0;
