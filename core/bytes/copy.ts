@@ -93,6 +93,10 @@ export class Seen {
   }
 }
 
+const RECENT_ENTRIES = 32;
+/** What is longer is made, and not kept for others. */
+const RECENT_BYTES = 4_096;
+
 /** What was made of some bytes. */
 export interface Made<T> {
   readonly bytes: Seen;
@@ -123,10 +127,6 @@ export class Recent<T> {
     return made;
   }
 }
-
-const RECENT_ENTRIES = 32;
-/** What is longer is made, and not kept for others. */
-const RECENT_BYTES = 4_096;
 
 /** Where the first zero byte of bytes[start, end) is, or -1. */
 export function zeroIn(bytes: Uint8Array, start: number, end: number): number {

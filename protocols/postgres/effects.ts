@@ -57,8 +57,7 @@ export function sentEffects(relay: Relay, entry: Pending, classified: Classified
           changes.push(relay.names.deletePortal(name));
         break;
       case "create_temp":
-        relay.temporary.add(effect.name);
-        relay.temporaryCount = relay.temporary.size;
+        relay.addTemporary(effect.name);
         break;
       case "ddl":
         relay.schemaChanges += 1;

@@ -55,6 +55,7 @@ export class FrontendReader extends ClientSide implements MessageVisitor {
   }
 
   push(bytes: Uint8Array, start: number, end: number): void {
+    this.relay.room.counters.fromClientBytes += end - start;
     this.relay.active = true;
     this.#framer.push(bytes, start, end);
     if (this.#terminated) this.relay.terminated();

@@ -151,7 +151,10 @@ export class PendingQueue {
   }
 
   head(): Pending | undefined {
-    if (this.#size === 0) return undefined;
+    return this.#size === 0 ? undefined : this.#front;
+  }
+
+  get #front(): Pending {
     return this.#head === 0 ? this.#first : this.#ring[this.#head];
   }
 
@@ -172,7 +175,7 @@ export class PendingQueue {
 
   shift(): void {
     // The ring must not keep what its entries have stood for.
-    (this.#head === 0 ? this.#first : this.#ring[this.#head]).release();
+    this.#front.release();
     this.#size -= 1;
     // From the beginning again once it is empty: the same few entries are in the caches.
     this.#head = this.#size === 0 ? 0 : (this.#head + 1) & (this.#ring.length - 1);

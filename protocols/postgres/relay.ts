@@ -38,8 +38,8 @@ export class Relay {
   parameterBytes = 0;
 
   #ended = false;
-  /** The session is to leave when it is idle: #expired, or #draining. */
-  #leaving = false;
+  #expired = false;
+  #draining = false;
   readonly room: RelayRoom;
   readonly queue = new PendingQueue();
   readonly recorder: SessionRecorder;
@@ -74,15 +74,11 @@ export class Relay {
   readonly catalogue: Catalogue;
   #context: DecisionContext | undefined;
   #contextPath: readonly string[] | undefined;
-  #contextTemporary = 0;
-  /** How many `temporary` has: asked of it, that would be a look into its table. */
-  temporaryCount = 0;
-  #expired = false;
   readonly grant: Grant;
   /** Operations decided so far. */
   operations = 0;
 
-  readonly temporary = new Set<string>();
+  readonly #temporary = new Set<string>();
   readonly id: string;
   readonly clientAddress: string;
   readonly closed: Promise<string>;
@@ -94,7 +90,6 @@ export class Relay {
   readonly #options: RelayOptions;
   readonly #frontend: FrontendReader;
   readonly #backend: BackendReader;
-  #draining = false;
   #expiryTimer: NodeJS.Timeout | undefined;
   #idleTimer: NodeJS.Timeout | undefined;
   #resolveClosed: (reason: string) => void = () => {};
@@ -221,27 +216,34 @@ export class Relay {
     else if (limits.length > 0) this.quotas = new Quotas(this, make());
   }
 
+  /** A temporary table of this name was made: a name may mean another one from here on. */
+  addTemporary(name: string): void {
+    if (this.#temporary.has(name)) return;
+    this.#temporary.add(name);
+    this.#context = undefined;
+  }
+
   /** Everything that a cached decision depends on, as it stands now. */
   context(): DecisionContext {
     const path = this.searchPath.value;
     const context = this.#context;
-    if (
-      context !== undefined &&
-      context.generation === this.catalogue.generation &&
-      this.#contextPath === path &&
-      this.#contextTemporary === this.temporaryCount
-    ) {
-      return context;
-    }
+    if (context !== undefined && context.generation === this.catalogue.generation && this.#contextPath === path) return context;
     this.#contextPath = path;
-    this.#contextTemporary = this.temporaryCount;
-    this.#context = this.room.contexts.get(this.grant, this.#policy, this.catalogue, path, this.temporary, this.#masker, this.#identityKey);
+    this.#context = this.room.contexts.get(
+      this.grant,
+      this.#policy,
+      this.catalogue,
+      path,
+      this.#temporary,
+      this.#masker,
+      this.#identityKey,
+    );
     return this.#context;
   }
 
   /** The same with an unknown search_path: a name means every relation that has it. */
   contextOfAnyPath(): DecisionContext {
-    return this.room.contexts.get(this.grant, this.#policy, this.catalogue, undefined, this.temporary, this.#masker, this.#identityKey);
+    return this.room.contexts.get(this.grant, this.#policy, this.catalogue, undefined, this.#temporary, this.#masker, this.#identityKey);
   }
 
   /** False once the right to run further statements has ended. */
@@ -293,7 +295,6 @@ export class Relay {
 
   /** ReadyForQuery came and nothing is pending: the moment to leave if the session has to. */
   whenIdle(): void {
-    if (!this.#leaving) return;
     if (this.#expired)
       this.fail(new SluiceError("SLUICE_CREDENTIAL_EXPIRED", "your credential has expired", { hint: "Sign in again and reconnect." }));
     else if (this.#draining && this.transactionStatus === 0x49) this.fail(drainingError());
@@ -316,7 +317,6 @@ export class Relay {
 
   drain(): void {
     this.#draining = true;
-    this.#leaving = true;
     // A held message is under way too: it is about to be sent.
     if (!this.busy && !this.#frontend.held) this.whenIdle();
   }
@@ -392,7 +392,6 @@ export class Relay {
 
   #expire(): void {
     this.#expired = true;
-    this.#leaving = true;
     if (this.#options.onExpiry === "cut" || !this.busy) {
       if (this.busy) void this.#options.cancelUpstream();
       this.fail(new SluiceError("SLUICE_CREDENTIAL_EXPIRED", "your credential has expired", { hint: "Sign in again and reconnect." }));

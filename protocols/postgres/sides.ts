@@ -2,11 +2,11 @@ import { toSluiceError } from "../../core/errors.ts";
 import type { WireHandler } from "../../core/net/types.ts";
 import type { Relay } from "./relay.ts";
 
-// The readers are their wires' handlers themselves. With an object of closures between them a read touched four more objects, which
-// with many sessions are in no cache.
-
-/** What a session does with its client's wire. */
-export abstract class ClientSide implements WireHandler {
+/**
+ * What a session does with one of its wires. The readers are their wires' handlers themselves: with an object of closures between them a
+ * read touched four more objects, which with many sessions are in no cache.
+ */
+abstract class Side implements WireHandler {
   protected readonly relay: Relay;
 
   constructor(relay: Relay) {
@@ -16,27 +16,27 @@ export abstract class ClientSide implements WireHandler {
   /** bytes[start, end) came. @throws what ends the session */
   abstract push(bytes: Uint8Array, start: number, end: number): void;
 
+  abstract onDrain(): void;
+
+  /** The peer has closed its connection, or ended it. */
+  protected abstract gone(): void;
+
   onData(bytes: Uint8Array, start: number, end: number): void {
     const { relay } = this;
     if (relay.ended) return;
     try {
-      relay.room.counters.fromClientBytes += end - start;
       this.push(bytes, start, end);
     } catch (error) {
       relay.fail(toSluiceError(error));
     }
   }
 
-  onDrain(): void {
-    this.relay.relieved();
-  }
-
   onEnd(): void {
-    this.relay.clientGone();
+    this.gone();
   }
 
   onClose(): void {
-    this.relay.clientGone();
+    this.gone();
   }
 
   onUnrecorded(error: Error): void {
@@ -44,40 +44,22 @@ export abstract class ClientSide implements WireHandler {
   }
 }
 
-/** The same with the target's. */
-export abstract class TargetSide implements WireHandler {
-  protected readonly relay: Relay;
-
-  constructor(relay: Relay) {
-    this.relay = relay;
+export abstract class ClientSide extends Side {
+  onDrain(): void {
+    this.relay.relieved();
   }
 
-  /** bytes[start, end) came. @throws what ends the session */
-  abstract push(bytes: Uint8Array, start: number, end: number): void;
-
-  onData(bytes: Uint8Array, start: number, end: number): void {
-    const { relay } = this;
-    if (relay.ended) return;
-    try {
-      this.push(bytes, start, end);
-    } catch (error) {
-      relay.fail(toSluiceError(error));
-    }
+  protected gone(): void {
+    this.relay.clientGone();
   }
+}
 
+export abstract class TargetSide extends Side {
   onDrain(): void {
     this.relay.resumeClient();
   }
 
-  onEnd(): void {
+  protected gone(): void {
     this.relay.targetGone();
-  }
-
-  onClose(): void {
-    this.relay.targetGone();
-  }
-
-  onUnrecorded(error: Error): void {
-    this.relay.unrecorded(error);
   }
 }
