@@ -34,6 +34,7 @@ const VARIANTS: Partial<Record<ModeName, Variant>> = {
   "sluice-digest": { ...EVERYTHING, record: { results: "digest" } },
   "sluice-full": { ...EVERYTHING, record: { results: "full" } },
   "sluice-sockets": { ...EVERYTHING, env: { SLUICE_TRANSPORT: "sockets" } },
+  "sluice-small-pages": { ...EVERYTHING, env: { SLUICE_LARGE_PAGES: "off" } },
 };
 
 export interface GatewaySetup {

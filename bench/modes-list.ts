@@ -10,6 +10,7 @@ export const MODES = [
   "sluice-digest",
   "sluice-full",
   "sluice-sockets",
+  "sluice-small-pages",
 ] as const;
 export type ModeName = (typeof MODES)[number];
 
@@ -26,6 +27,7 @@ const LABELS: Readonly<Record<ModeName, string>> = {
   "sluice-digest": "Sluice, digests",
   "sluice-full": "Sluice, full record",
   "sluice-sockets": "Sluice sockets",
+  "sluice-small-pages": "Sluice, small pages",
 };
 
 /** A mode as it is run: the same mode may run with several numbers of workers. */

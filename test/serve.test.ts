@@ -1,5 +1,5 @@
 import assert from "node:assert/strict";
-import { type ChildProcess, execFile, spawn } from "node:child_process";
+import { type ChildProcess, execFile, spawn, spawnSync } from "node:child_process";
 import { existsSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { connect } from "node:net";
 import { tmpdir } from "node:os";
@@ -50,8 +50,15 @@ after(() => {
 });
 
 /** Start a gateway and wait for its ready line; the promise `exited` gives its exit status. */
-async function serve(): Promise<{ child: ChildProcess; ready: Ready; exited: Promise<number | null>; lines: string[] }> {
-  const child = spawn(LAUNCHER, ["serve"], { cwd: folder, stdio: ["ignore", "pipe", "pipe"], timeout: RUN_MILLIS });
+async function serve(
+  env: Readonly<Record<string, string>> = {},
+): Promise<{ child: ChildProcess; ready: Ready; exited: Promise<number | null>; lines: string[] }> {
+  const child = spawn(LAUNCHER, ["serve"], {
+    cwd: folder,
+    stdio: ["ignore", "pipe", "pipe"],
+    timeout: RUN_MILLIS,
+    env: { ...process.env, ...env },
+  });
   started.push(child);
   let err = "";
   child.stderr.on("data", (chunk) => {
@@ -151,6 +158,30 @@ it("keeps a SIGHUP that comes while it starts, and reloads once it is up", { tim
   );
   child.kill("SIGTERM");
   assert.equal(await exited, 0);
+});
+
+/** How many chunks of V8's heap lie where V8 put them: mappings of 256 KiB with nothing beside them. */
+function scatteredChunks(pid: number): number {
+  const ranges = readFileSync(`/proc/${pid}/maps`, "utf8").split("\n");
+  return ranges.filter((line) => {
+    const [from = 0, to = 0] = (line.split(" ")[0] ?? "").split("-").map((part) => Number.parseInt(part, 16));
+    return to - from === 256 * 1024 && line.includes(" rw-p 00000000 00:00 0");
+  }).length;
+}
+
+it("has V8's heap in one place, unless SLUICE_LARGE_PAGES says off", { timeout: RUN_MILLIS }, async () => {
+  const library = (pid: number): boolean => readFileSync(`/proc/${pid}/maps`, "utf8").includes("sluice_heap.node");
+  for (const [setting, there] of [["on", true] as const, ["off", false] as const]) {
+    const { ready, child, exited } = await serve({ SLUICE_LARGE_PAGES: setting });
+    assert.equal(library(ready.pid), there, setting);
+    const chunks = scatteredChunks(ready.pid);
+    assert.ok(there ? chunks < 20 : chunks > 40, `${setting}: ${chunks} chunks lie scattered`);
+    child.kill("SIGTERM");
+    assert.equal(await exited, 0);
+  }
+  const refused = spawnSync(LAUNCHER, ["serve"], { cwd: folder, encoding: "utf8", env: { ...process.env, SLUICE_LARGE_PAGES: "some" } });
+  assert.equal(refused.status, 1);
+  assert.match(refused.stderr, /SLUICE_LARGE_PAGES is "some"[^]*on \(as without it\) or off/);
 });
 
 async function until(holds: () => Promise<boolean>): Promise<void> {

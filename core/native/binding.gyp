@@ -1,4 +1,4 @@
-# Four addons over plain Node-API. Built by build.ts, which sets `sanitizer` for the builds that only tests use.
+# Four addons over plain Node-API, and what the dynamic linker loads into the gateway. Built by build.ts, which sets `sanitizer` for the builds that only tests use.
 {
   "variables": { "sanitizer%": "" },
   "target_defaults": {
@@ -22,6 +22,8 @@
     { "target_name": "sluice_pump", "sources": ["pump.cc", "pump_batch.cc", "pump_secure.cc", "pump_socket.cc", "pump_tls.cc", "pump_turn.cc"] },
   ],
   "conditions": [
-    ["sanitizer!=''", { "targets": [{ "target_name": "sluice_faults", "sources": ["faults.cc"] }] }],
+    ["sanitizer!=''", { "targets": [{ "target_name": "sluice_faults", "sources": ["faults.cc"] }] }, {
+      "targets": [{ "target_name": "sluice_heap", "sources": ["heap.cc"], "libraries": ["-ldl", "-lpthread"] }],
+    }],
   ],
 }

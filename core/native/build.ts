@@ -11,6 +11,7 @@ import { parseArgs, promisify } from "node:util";
 /** Outcome of buildNative. */
 export interface NativeBuild {
   readonly acceptor: "built" | "present";
+  readonly heap: "built" | "present";
   readonly journal: "built" | "present";
   readonly matcher: "built" | "present";
   readonly pump: "built" | "present";
@@ -25,6 +26,8 @@ const SOURCES = readdirSync(HERE)
   .filter((name) => /\.(?:cc|h|gyp)$/.test(name) || name === "build.ts")
   .sort();
 const ADDONS = ["sluice_acceptor", "sluice_journal", "sluice_matcher", "sluice_pump"];
+/** Loaded by the dynamic linker, not by Node.js; node-gyp's ending all the same. Not built with a sanitizer. */
+const HEAP = "sluice_heap";
 
 /** node-gyp builds in the folder that it runs in, so a build with a sanitizer has a folder of its own, with copies of the sources. */
 const baseFolder = (sanitizer: Sanitizer | undefined): string => (sanitizer === undefined ? HERE : join(HERE, `build-${sanitizer}`));
@@ -85,7 +88,7 @@ async function locked<Result>(work: () => Promise<Result>): Promise<Result> {
 function isCurrent(stamp: string, sanitizer: Sanitizer | undefined): boolean {
   const file = stampOf(sanitizer);
   if (!existsSync(file) || readFileSync(file, "utf8") !== stamp) return false;
-  return ADDONS.every((name) => existsSync(join(addonFolder(sanitizer), `${name}.node`)));
+  return [...ADDONS, ...(sanitizer === undefined ? [HEAP] : [])].every((name) => existsSync(join(addonFolder(sanitizer), `${name}.node`)));
 }
 
 /**
@@ -96,11 +99,11 @@ function isCurrent(stamp: string, sanitizer: Sanitizer | undefined): boolean {
 export async function buildNative(options: { quiet: boolean; sanitizer?: Sanitizer }): Promise<NativeBuild> {
   const { quiet, sanitizer } = options;
   const stamp = currentStamp();
-  if (isCurrent(stamp, sanitizer)) return { acceptor: "present", journal: "present", matcher: "present", pump: "present" };
+  if (isCurrent(stamp, sanitizer)) return { acceptor: "present", heap: "present", journal: "present", matcher: "present", pump: "present" };
   return locked(async () => {
     // Another process may have built meanwhile.
     if (!isCurrent(stamp, sanitizer)) await build(stamp, quiet, sanitizer);
-    return { acceptor: "built", journal: "built", matcher: "built", pump: "built" };
+    return { acceptor: "built", heap: "built", journal: "built", matcher: "built", pump: "built" };
   });
 }
 
