@@ -50,7 +50,8 @@ enum EventFlag : int32_t {
 
 struct Tls;
 
-struct Connection {
+// A cache line each.
+struct alignas(64) Connection {
   int fd = -1;
   uint32_t interest = 0;  // what epoll was told; 0: not in its set
   bool connecting = false;
@@ -63,6 +64,7 @@ struct Connection {
   Tls* tls = nullptr;
   Backlog backlog;
 };
+static_assert(sizeof(Connection) == 64, "a connection is one cache line");
 
 // One transport. Everything is used by the thread of its environment only.
 struct Pump {

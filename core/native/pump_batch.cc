@@ -44,10 +44,8 @@ void SendBatch::close() {
 
 void SendBatch::add(int fd, int slot, const iovec* parts, int count) {
   Entry& entry = entries_[size_];
-  entry.fd = fd;
   entry.slot = slot;
   entry.count = count;
-  memcpy(entry.parts, parts, sizeof *parts * static_cast<size_t>(count));
   entry.result = kUnknown;
   iocb& block = blocks_[size_];
   memset(&block, 0, sizeof block);
@@ -55,11 +53,12 @@ void SendBatch::add(int fd, int slot, const iovec* parts, int count) {
   block.aio_fildes = static_cast<uint32_t>(fd);
   if (count == 1) {
     block.aio_lio_opcode = IOCB_CMD_PWRITE;
-    block.aio_buf = reinterpret_cast<uint64_t>(entry.parts[0].iov_base);
-    block.aio_nbytes = entry.parts[0].iov_len;
+    block.aio_buf = reinterpret_cast<uint64_t>(parts->iov_base);
+    block.aio_nbytes = parts->iov_len;
   } else {
+    memcpy(parts_[size_], parts, sizeof *parts * static_cast<size_t>(count));
     block.aio_lio_opcode = IOCB_CMD_PWRITEV;
-    block.aio_buf = reinterpret_cast<uint64_t>(entry.parts);
+    block.aio_buf = reinterpret_cast<uint64_t>(parts_[size_]);
     block.aio_nbytes = static_cast<uint64_t>(count);
   }
   pointers_[size_] = &block;
@@ -76,14 +75,16 @@ void SendBatch::submit() {
     }
     if (taken < 0 && errno == EINTR) continue;
     // The first of the rest was not taken, so nothing of it was sent.
-    Entry& entry = entries_[next++];
+    Entry& entry = entries_[next];
+    iovec one;
     msghdr message = {};
-    message.msg_iov = entry.parts;
+    message.msg_iov = parts(next, one);
     message.msg_iovlen = static_cast<size_t>(entry.count);
     ssize_t sent;
-    do sent = sendmsg(entry.fd, &message, MSG_NOSIGNAL | MSG_DONTWAIT);
+    do sent = sendmsg(fd(next), &message, MSG_NOSIGNAL | MSG_DONTWAIT);
     while (sent < 0 && errno == EINTR);
     entry.result = sent >= 0 ? static_cast<long>(sent) : -errno;
+    next++;
   }
   Ring* ring = reinterpret_cast<Ring*>(context_);
   unsigned head = ring->head;

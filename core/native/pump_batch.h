@@ -15,11 +15,10 @@ class SendBatch {
   static constexpr int kEntriesMax = 64;
   static constexpr int kPartsMax = 4;  // of one entry
 
+  // What is looked at for every one is short, so that several share a cache line; the rest has to be in the block that the kernel reads anyway.
   struct Entry {
-    int fd;
     int slot;
     int count;
-    iovec parts[kPartsMax];
     long result;  // bytes taken, or the negative errno; set by submit()
   };
 
@@ -31,6 +30,13 @@ class SendBatch {
   int size() const { return size_; }
   bool full() const { return size_ == kEntriesMax; }
   const Entry& at(int index) const { return entries_[index]; }
+  int fd(int index) const { return static_cast<int>(blocks_[index].aio_fildes); }
+  // An entry's parts; `one` is where a single part is put.
+  iovec* parts(int index, iovec& one) {
+    if (entries_[index].count > 1) return parts_[index];
+    one = {reinterpret_cast<void*>(blocks_[index].aio_buf), static_cast<size_t>(blocks_[index].aio_nbytes)};
+    return &one;
+  }
 
   // The parts' bytes stay where they are until submit() has returned. At most kPartsMax.
   void add(int fd, int slot, const iovec* parts, int count);
@@ -47,8 +53,9 @@ class SendBatch {
   int size_ = 0;
   uint64_t serial_ = 0;  // of the batch: no completion of an earlier one, should it ever come late, is taken for one of this
   Entry entries_[kEntriesMax];
-  iocb blocks_[kEntriesMax];
   iocb* pointers_[kEntriesMax];
+  alignas(64) iocb blocks_[kEntriesMax];
+  iovec parts_[kEntriesMax][kPartsMax];  // of entries with more than one
 };
 
 }  // namespace sluice

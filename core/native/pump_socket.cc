@@ -272,14 +272,16 @@ void flushBatch(Pump* pump) {
   if (batch.size() > 1) batch.submit();
   for (int i = 0; i < batch.size(); i++) {
     const SendBatch::Entry& entry = batch.at(i);
+    iovec one;
+    iovec* parts = batch.parts(i, one);
     Connection* connection = &pump->connections[entry.slot];
     connection->batched = false;
     ssize_t taken = entry.result;
     if (batch.size() == 1) {
-      taken = sendOnce(entry.fd, const_cast<iovec*>(entry.parts), entry.count);
+      taken = sendOnce(batch.fd(i), parts, entry.count);
       if (taken < 0) taken = -errno;
     }
-    int error = keepRest(pump, entry.slot, entry.parts, entry.count, taken);
+    int error = keepRest(pump, entry.slot, parts, entry.count, taken);
     if (error == 0) continue;
     pump->batchFailed++;
     if (connection->tls != nullptr) tlsFailed(connection->tls, error);
