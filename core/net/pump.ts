@@ -50,7 +50,7 @@ export class PumpTransport implements Transport {
   #inBatch = false;
 
   constructor(options: PumpOptions) {
-    this.#native = new NativePump(LIMITS.backlogLowBytes, (eventCount) => this.#onBatch(eventCount));
+    this.#native = new NativePump(LIMITS.backlogLowBytes, this.#onBatch);
     this.#page = destination(this.#native.page);
     if (this.#native.tlsVersion !== "" && options.withoutTls !== true) this.tls = new PumpContexts(this.#native);
     this.sockets.beforeSend = () => this.beforeSend();
@@ -136,6 +136,20 @@ export class PumpTransport implements Transport {
     }
   }
 
+  readonly #onBatch = (eventCount: number): void => {
+    let told = 0;
+    this.#inBatch = true;
+    try {
+      for (; told < eventCount; told++) this.#tell(told * EVENT_WORDS);
+    } finally {
+      // Handlers' exceptions do not get here. Should one come from elsewhere, the events behind it are lost, and a connection
+      // that misses bytes must not go on.
+      for (; told < eventCount; told++) this.#wires[this.#native.events[told * EVENT_WORDS]!]?.destroy();
+      this.#inBatch = false;
+      this.flush();
+    }
+  };
+
   attached(wire: PumpWire): void {
     this.#wires[wire.slot] = wire;
   }
@@ -160,20 +174,6 @@ export class PumpTransport implements Transport {
   closed(wire: PumpWire): void {
     this.#closed.push(wire);
     this.#schedule();
-  }
-
-  #onBatch(eventCount: number): void {
-    let told = 0;
-    this.#inBatch = true;
-    try {
-      for (; told < eventCount; told++) this.#tell(told * EVENT_WORDS);
-    } finally {
-      // Handlers' exceptions do not get here. Should one come from elsewhere, the events behind it are lost, and a connection
-      // that misses bytes must not go on.
-      for (; told < eventCount; told++) this.#wires[this.#native.events[told * EVENT_WORDS]!]?.destroy();
-      this.#inBatch = false;
-      this.flush();
-    }
   }
 
   #tell(at: number): void {
