@@ -116,8 +116,21 @@ export class Journal {
 
   /** Microseconds of the Unix epoch, the same for everything between two commits. */
   nowMicros(): number {
-    if (this.clock.stale) this.arm();
-    return this.clock.nowMicros();
+    const { clock } = this;
+    if (clock.stale) {
+      this.arm();
+      clock.read();
+    }
+    return clock.micros;
+  }
+
+  /**
+   * Room for a record of `length` bytes in `staging`, all of which the caller fills in before anything else is staged.
+   * @throws SluiceError SLUICE_LIMIT_EXCEEDED when no block could hold it
+   */
+  take(length: number): number {
+    if (!this.staging.fits(length)) this.makeRoom(length);
+    return this.staging.take(length);
   }
 
   /**

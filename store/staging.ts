@@ -14,6 +14,8 @@ export class Staging {
   /** Where the block being staged begins, its header included. */
   start = 0;
   end = BLOCK_HEADER_BYTES;
+  /** The buffer's length; to read it there is two objects more to look at. */
+  private limit = BUFFER_BYTES;
   /** Everything before it went into the digest. */
   private fed = 0;
 
@@ -22,12 +24,18 @@ export class Staging {
   }
 
   fits(length: number): boolean {
-    return this.end + length <= this.buffer.length;
+    return this.end + length <= this.limit;
+  }
+
+  /** Take `length` bytes, which must fit; the caller fills in the whole record. @returns where it begins */
+  take(length: number): number {
+    const at = this.end;
+    this.end = at + length;
+    return at;
   }
 
   put(length: number, type: number, detail: number, flags: number): number {
-    const at = this.end;
-    this.end = at + length;
+    const at = this.take(length);
     putHeader(this.view, at, length, type, detail, flags);
     return at;
   }
@@ -51,17 +59,14 @@ export class Staging {
   complete(chain: Hash): void {
     this.start = this.end;
     // Wrap early, so that most blocks find room without a forced write.
-    if (this.buffer.length - this.end < BUFFER_BYTES / 4) this.wrap(chain);
+    if (this.limit - this.end < BUFFER_BYTES / 4) this.wrap(chain);
     else this.end += BLOCK_HEADER_BYTES;
   }
 
   /** Begin at the front again; nothing may be staged. */
   wrap(chain: Hash): void {
     this.feed(chain);
-    if (this.buffer.length > BUFFER_BYTES) {
-      this.buffer = Buffer.alloc(BUFFER_BYTES);
-      this.view = newView(this.buffer);
-    }
+    if (this.limit > BUFFER_BYTES) this.use(Buffer.alloc(BUFFER_BYTES));
     this.start = 0;
     this.fed = 0;
     this.end = BLOCK_HEADER_BYTES;
@@ -73,11 +78,16 @@ export class Staging {
     const staged = this.end - this.start;
     const larger = Buffer.alloc(Math.max(BUFFER_BYTES, staged + length));
     larger.set(this.buffer.subarray(this.start, this.end));
-    this.buffer = larger;
-    this.view = newView(larger);
+    this.use(larger);
     this.start = 0;
     this.fed = 0;
     this.end = staged;
+  }
+
+  private use(buffer: Buffer): void {
+    this.buffer = buffer;
+    this.view = newView(buffer);
+    this.limit = buffer.length;
   }
 
   /** Remove records from the staged block. @param keep told type, detail, where the record is, and where it goes if it stays */
