@@ -6,6 +6,8 @@
 
 /** Up to this a loop is faster than making a view for TypedArray.set(). */
 const LOOP_BYTES = 256;
+/** From here on it is worth while to have the code for 32 bytes a step in the cache. */
+const LONG_BYTES = 128;
 const NEAR_BYTES = 96;
 
 /** Memory that is copied to, and its view. */
@@ -62,15 +64,17 @@ export function copyInto(from: Uint8Array, start: number, end: number, to: Desti
   if (length >= 8) {
     const last = end - 8;
     let index = start;
-    for (; index <= last - 24; index += 32) {
-      view.setBigUint64(index + shift, source.getBigUint64(index, true), true);
-      view.setBigUint64(index + shift + 8, source.getBigUint64(index + 8, true), true);
-      view.setBigUint64(index + shift + 16, source.getBigUint64(index + 16, true), true);
-      view.setBigUint64(index + shift + 24, source.getBigUint64(index + 24, true), true);
+    if (length >= LONG_BYTES) {
+      for (; index <= last - 24; index += 32) {
+        view.setBigUint64(index + shift, source.getBigUint64(index, true), true);
+        view.setBigUint64(index + shift + 8, source.getBigUint64(index + 8, true), true);
+        view.setBigUint64(index + shift + 16, source.getBigUint64(index + 16, true), true);
+        view.setBigUint64(index + shift + 24, source.getBigUint64(index + 24, true), true);
+      }
     }
     for (; index < last; index += 8) view.setBigUint64(index + shift, source.getBigUint64(index, true), true);
     // The last eight, some of which may have been copied before.
-    view.setBigUint64(at + length - 8, source.getBigUint64(last, true), true);
+    view.setBigUint64(last + shift, source.getBigUint64(last, true), true);
   } else if (length >= 4) {
     view.setUint32(at, source.getUint32(start));
     view.setUint32(at + length - 4, source.getUint32(end - 4));
