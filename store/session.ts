@@ -28,6 +28,10 @@ const OUTCOME_LENGTH = OUTCOME_BYTES;
 /** NO_STATEMENT as 32 bits with a sign: a number that needs no object. */
 const NOT_PREPARED = NO_STATEMENT | 0;
 const copy = copyInto;
+/** Request of an operation that is none. */
+const NONE = -1;
+const CLIENTS = FROM_CLIENT;
+const SERVERS = TO_CLIENT;
 
 /** Record modes: the first bytes of each response, all, none but their digest. */
 const HEAD = 0;
@@ -40,7 +44,7 @@ const SPARE_OPERATIONS = 1_024;
 
 /** An operation between its intent and its outcome. Reused: the hot path allocates none. */
 class Operation implements IntentPlace {
-  request = 0;
+  request = NONE;
   segment = 0;
   offset = 0;
   lost = false;
@@ -77,7 +81,11 @@ export class RecordedSession implements SessionRecorder, FrameOwner {
   /** The session's own record mode, which its operations begin with. */
   private readonly mode: number;
   private readonly headBytes: number;
-  /** Operations without an outcome, ascending by request. Nearly always one or none: an array would be two objects more to look at. */
+  /**
+   * Operations without an outcome, ascending by request. Nearly always there is one or none: that one is `own`, whose request is
+   * NONE when there is none, and no pointer is written for it. Those behind it are a list.
+   */
+  private readonly own = new Operation();
   private first: Operation | undefined = undefined;
   private last: Operation | undefined = undefined;
   operations = 0;
@@ -114,13 +122,8 @@ export class RecordedSession implements SessionRecorder, FrameOwner {
     const length = INTENT_LENGTH + end - start;
     const at = journal.take(length);
     const micros = journal.nowMicros();
-    let operation = context.spare;
-    if (operation === undefined) operation = new Operation();
-    else {
-      context.spare = operation.next;
-      context.spares -= 1;
-      operation.next = undefined;
-    }
+    let operation = this.own;
+    if (operation.request !== NONE || this.first !== undefined) operation = this.another();
     const request = this.lastRequest + 1;
     this.lastRequest = request;
     operation.request = request;
@@ -128,9 +131,6 @@ export class RecordedSession implements SessionRecorder, FrameOwner {
     operation.mode = this.mode;
     operation.left = this.headBytes;
     journal.track(at, operation);
-    if (this.last === undefined) this.first = operation;
-    else this.last.next = operation;
-    this.last = operation;
     this.operations += 1;
     context.stats.operations += 1;
     // After all that is read: whatever goes through a view makes V8 load and check again what it knew.
@@ -155,11 +155,13 @@ export class RecordedSession implements SessionRecorder, FrameOwner {
     error: { readonly code: string; readonly message: string } | undefined,
     masked: ReadonlyMap<string, number> | undefined,
   ): void {
-    const operation = this.take(request);
-    if (operation === undefined) return;
-    const { context } = this;
+    let operation: Operation | undefined = this.own;
+    if (operation.request !== request) {
+      operation = this.take(request);
+      if (operation === undefined) return;
+    }
     if (!operation.lost) {
-      const { journal } = context;
+      const { journal } = this.context;
       if (this.definedAt < journal.slotBase) this.define();
       if (error === undefined && masked === undefined && operation.mode === HEAD && !operation.digested)
         putOutcome(journal, this.number, request, operation, outcome, rows, bytes, 0, 0);
@@ -167,14 +169,12 @@ export class RecordedSession implements SessionRecorder, FrameOwner {
       journal.arm();
     }
     if (operation.digested) forget(operation);
-    if (context.spares >= SPARE_OPERATIONS) return;
-    operation.next = context.spare;
-    context.spare = operation;
-    context.spares += 1;
+    operation.request = NONE;
+    if (operation !== this.own) this.release(operation);
   }
 
   fromClient(bytes: Uint8Array, start: number, end: number): void {
-    this.context.frames.add(this, this.lastRequest, FROM_CLIENT, this.context.journal.nowMicros(), bytes, start, end);
+    this.context.frames.add(this, this.lastRequest, CLIENTS, this.context.journal.nowMicros(), bytes, start, end);
   }
 
   toClient(request: number, bytes: Uint8Array, start: number, end: number, from: number, to: number): void {
@@ -194,7 +194,7 @@ export class RecordedSession implements SessionRecorder, FrameOwner {
       if (to > from) digest(operation, bytes, from, to);
       if (operation.mode === DIGEST) return;
     }
-    if (keep > start) this.context.frames.add(this, request, TO_CLIENT, this.context.journal.nowMicros(), bytes, start, keep);
+    if (keep > start) this.context.frames.add(this, request, SERVERS, this.context.journal.nowMicros(), bytes, start, keep);
   }
 
   override(request: number, record: RecordConfig): void {
@@ -207,6 +207,7 @@ export class RecordedSession implements SessionRecorder, FrameOwner {
   close(reason: string): void {
     if (this.closed) return;
     this.closed = true;
+    if (this.own.request !== NONE) this.outcome(this.own.request, "unknown", 0, 0, undefined, undefined);
     while (this.first !== undefined) this.outcome(this.first.request, "unknown", 0, 0, undefined, undefined);
     const { journal } = this.context;
     // Always repeated: should the end be kept back while writing fails, it may come to stand in another segment.
@@ -219,6 +220,7 @@ export class RecordedSession implements SessionRecorder, FrameOwner {
 
   /** Operations whose intent is on record and whose outcome is not yet. */
   eachPending(visit: (request: number, place: IntentPlace) => void): void {
+    if (this.own.request !== NONE && !this.own.lost) visit(this.own.request, this.own);
     for (let operation = this.first; operation !== undefined; operation = operation.next) {
       if (!operation.lost) visit(operation.request, operation);
     }
@@ -239,13 +241,32 @@ export class RecordedSession implements SessionRecorder, FrameOwner {
   }
 
   private find(request: number): Operation | undefined {
+    return this.own.request === request ? this.own : this.findBehind(request);
+  }
+
+  private findBehind(request: number): Operation | undefined {
     for (let operation = this.first; operation !== undefined; operation = operation.next) {
       if (operation.request >= request) return operation.request === request ? operation : undefined;
     }
     return undefined;
   }
 
-  /** Remove and return; answers come in order, so it is nearly always the first. */
+  /** An operation at the end of the list, behind those that await their outcome. */
+  private another(): Operation {
+    const { context } = this;
+    const operation = context.spare ?? new Operation();
+    if (operation === context.spare) {
+      context.spare = operation.next;
+      context.spares -= 1;
+      operation.next = undefined;
+    }
+    if (this.last === undefined) this.first = operation;
+    else this.last.next = operation;
+    this.last = operation;
+    return operation;
+  }
+
+  /** Remove from the list and return; answers come in order, so it is nearly always the first. */
   private take(request: number): Operation | undefined {
     let before: Operation | undefined;
     let found = this.first;
@@ -259,6 +280,14 @@ export class RecordedSession implements SessionRecorder, FrameOwner {
     if (found.next === undefined) this.last = before;
     found.next = undefined;
     return found;
+  }
+
+  private release(operation: Operation): void {
+    const { context } = this;
+    if (context.spares >= SPARE_OPERATIONS) return;
+    operation.next = context.spare;
+    context.spare = operation;
+    context.spares += 1;
   }
 }
 
