@@ -36,7 +36,7 @@ const INDEX_MILLIS = 1_000;
 export const FROM_CLIENT = 0;
 export const TO_CLIENT = 1;
 
-// Of its own: V8 reads an import from its cell each time and checks it, where a constant of the module is a number in the code.
+// Of their own, as in session.ts.
 const BLOCK_BYTES = FRAMES_BLOCK_BYTES;
 const copy = copyInto;
 

@@ -20,7 +20,7 @@ import {
 } from "./layout.ts";
 import type { DecisionRecord, Outcome, SessionRecorder, StatementRecord } from "./types.ts";
 
-// Of its own: V8 reads an import from its cell each time and checks it, where a constant of the module is a number in the code.
+// Of their own: V8 reads an import from its cell each time and checks it; these are numbers in its code.
 const INTENT = RECORD.intent;
 const INTENT_LENGTH = INTENT_BYTES;
 const OUTCOME = RECORD.outcome;
