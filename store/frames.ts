@@ -81,6 +81,7 @@ export class FrameWriter {
   private readonly places: Database<Buffer, number>;
   private readonly keeper: Keeper;
   private readonly file: FrameFile;
+  /** With more than this on its way nothing is taken. */
   private hardBytes: number;
   /** Bytes of full blocks that are not in the file yet. */
   waitingBytes = 0;
@@ -208,6 +209,7 @@ export class FrameWriter {
     this.full.push(current);
     this.waitingBytes += BLOCK_BYTES;
     this.number += 1;
+    // The numbers are used up: nothing is taken any more.
     if (this.number >= BLOCK_NUMBER_MAX) this.hardBytes = Number.NEGATIVE_INFINITY;
     this.owners = [];
     this.end = FRAMES_HEADER_BYTES;

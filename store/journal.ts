@@ -124,10 +124,7 @@ export class Journal {
     return clock.micros;
   }
 
-  /**
-   * Room for a record of `length` bytes in `staging`, all of which the caller fills in before anything else is staged.
-   * @throws SluiceError SLUICE_LIMIT_EXCEEDED when no block could hold it
-   */
+  /** As begin(), for who fills in the header as well, before anything else is staged. */
   take(length: number): number {
     if (!this.staging.fits(length)) this.makeRoom(length);
     return this.staging.take(length);

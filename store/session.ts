@@ -160,6 +160,8 @@ export class RecordedSession implements SessionRecorder, FrameOwner {
       operation = this.take(request);
       if (operation === undefined) return;
     }
+    // First: whatever staging it may call up, the operation has no second outcome.
+    operation.request = NONE;
     if (!operation.lost) {
       const { journal } = this.context;
       if (this.definedAt < journal.slotBase) this.define();
@@ -169,7 +171,6 @@ export class RecordedSession implements SessionRecorder, FrameOwner {
       journal.arm();
     }
     if (operation.digested) forget(operation);
-    operation.request = NONE;
     if (operation !== this.own) this.release(operation);
   }
 

@@ -22,12 +22,7 @@ import type { Classified } from "./sql/types.ts";
 import { type Portal, type PreparedStatement, recordOf } from "./statements.ts";
 import { certain } from "./uncommitted.ts";
 
-// Of its own, as in frame.ts.
-const LIMITS = limits;
-const TYPE = types;
-const FORWARD = forward;
-const HOLD = hold;
-
+const [LIMITS, TYPE, FORWARD, HOLD] = [limits, types, forward, hold] as const; // Of its own, as in frame.ts.
 const FLUSH = flush();
 const NO_BYTES = new Uint8Array(0);
 /** Parameters of the portals of all sessions of this thread. */
