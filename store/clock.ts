@@ -8,19 +8,17 @@ import { performance } from "node:perf_hooks";
 export class BatchClock {
   /** Set after a batch: the next reading is a new one. */
   stale = true;
-  private micros = 0;
+  /** Of the last reading. */
+  micros = 0;
   private originMicros = 0;
 
   constructor() {
     this.adjust();
   }
 
-  nowMicros(): number {
-    if (this.stale) {
-      this.micros = this.originMicros + Math.round(performance.now() * 1000);
-      this.stale = false;
-    }
-    return this.micros;
+  read(): void {
+    this.micros = this.originMicros + Math.round(performance.now() * 1000);
+    this.stale = false;
   }
 
   /** Durations need a clock that does not jump, records need the wall's: follow the wall only where it was set. */

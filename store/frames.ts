@@ -36,6 +36,10 @@ const INDEX_MILLIS = 1_000;
 export const FROM_CLIENT = 0;
 export const TO_CLIENT = 1;
 
+// Of their own, as in session.ts.
+const BLOCK_BYTES = FRAMES_BLOCK_BYTES;
+const copy = copyInto;
+
 /**
  * Frame, one MessagePack array (so that any decoder reads a block), written by hand because it is on the hot path:
  *    0  0x95               array of 5
@@ -46,6 +50,8 @@ export const TO_CLIENT = 1;
  *   21  0xc6 u32, bytes    the bytes
  */
 const FRAME_HEADER_BYTES = 26;
+/** A block filled further than this is full for a frame that does not fit. */
+const FULL_BYTES = BLOCK_BYTES - FRAME_HEADER_BYTES - SPLIT_MIN_BYTES;
 
 export interface FrameOptions {
   /** Bytes on their way to the disk above which frames are refused. */
@@ -75,7 +81,10 @@ export class FrameWriter {
   private readonly places: Database<Buffer, number>;
   private readonly keeper: Keeper;
   private readonly file: FrameFile;
-  private readonly hardBytes: number;
+  /** With more than this on its way nothing is taken. */
+  private hardBytes: number;
+  /** Bytes of full blocks that are not in the file yet. */
+  waitingBytes = 0;
   private readonly stats: { frameBytes: number };
   private current: FrameBlock = newBlock();
   private end = FRAMES_HEADER_BYTES;
@@ -130,41 +139,38 @@ export class FrameWriter {
     }, FLUSH_MILLIS).unref();
   }
 
-  /** Bytes of full blocks that are not in the file yet. */
-  get waitingBytes(): number {
-    return this.full.length * FRAMES_BLOCK_BYTES;
-  }
-
   add(owner: FrameOwner, request: number, direction: number, micros: number, bytes: Uint8Array, start: number, end: number): void {
-    const { failure, inFlightBytes } = this.keeper;
-    if (failure !== undefined || inFlightBytes + this.waitingBytes > this.hardBytes || this.number >= BLOCK_NUMBER_MAX) {
+    const { keeper } = this;
+    if (keeper.failure !== undefined || keeper.inFlightBytes + this.waitingBytes > this.hardBytes) {
       this.dropped = true;
       return;
     }
     for (let from = start; from < end; ) {
-      let room = FRAMES_BLOCK_BYTES - this.end - FRAME_HEADER_BYTES;
-      if (room < SPLIT_MIN_BYTES && room < end - from) {
+      let at = this.end;
+      if (at > FULL_BYTES && BLOCK_BYTES - at - FRAME_HEADER_BYTES < end - from) {
         this.nextBlock();
         if (this.full.length >= GROUP_BLOCKS) this.handOver();
-        room = FRAMES_BLOCK_BYTES - FRAMES_HEADER_BYTES - FRAME_HEADER_BYTES;
+        at = this.end;
       }
+      const room = BLOCK_BYTES - at - FRAME_HEADER_BYTES;
+      const length = room < end - from ? room : end - from;
+      const { number } = owner;
       if (owner.frameBlock !== this.number) {
         owner.frameBlock = this.number;
-        this.owners.push(owner.number);
+        this.owners.push(number);
       }
-      const length = room < end - from ? room : end - from;
-      const { view } = this.current;
-      const at = this.end;
-      view.setUint16(at, 0x95ce);
-      view.setUint32(at + 2, owner.number);
-      view.setUint8(at + 6, 0xce);
-      view.setUint32(at + 7, request);
-      view.setUint16(at + 11, (direction << 8) | 0xcb);
-      view.setFloat64(at + 13, micros);
-      view.setUint8(at + 21, 0xc6);
-      view.setUint32(at + 22, length);
-      copyInto(bytes, from, from + length, this.current, at + FRAME_HEADER_BYTES);
+      const { current } = this;
       this.end = at + FRAME_HEADER_BYTES + length;
+      const { view } = current;
+      view.setInt16(at, 0x95ce);
+      view.setInt32(at + 2, number | 0);
+      view.setInt8(at + 6, 0xce);
+      view.setInt32(at + 7, request | 0);
+      view.setInt16(at + 11, (direction << 8) | 0xcb);
+      view.setFloat64(at + 13, micros);
+      view.setInt8(at + 21, 0xc6);
+      view.setInt32(at + 22, length);
+      copy(bytes, from, from + length, current, at + FRAME_HEADER_BYTES);
       from += length;
     }
     this.stats.frameBytes += end - start;
@@ -201,7 +207,10 @@ export class FrameWriter {
     current.end = this.end;
     current.owners = this.owners;
     this.full.push(current);
+    this.waitingBytes += BLOCK_BYTES;
     this.number += 1;
+    // The numbers are used up: nothing is taken any more.
+    if (this.number >= BLOCK_NUMBER_MAX) this.hardBytes = Number.NEGATIVE_INFINITY;
     this.owners = [];
     this.end = FRAMES_HEADER_BYTES;
     this.current = this.spare.pop() ?? newBlock();
@@ -247,6 +256,7 @@ export class FrameWriter {
       if (this.spare.length < SPARE_BLOCKS) this.spare.push(block);
     }
     this.full.splice(0, group.length);
+    this.waitingBytes -= group.length * BLOCK_BYTES;
     this.urgent = Math.max(0, this.urgent - group.length);
     if (this.urgent === 0 && this.indexUrgent) this.putIndex();
     // A killed writer's blocks are found without the index, and so are a running one's; so it can be late.

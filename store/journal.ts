@@ -116,8 +116,18 @@ export class Journal {
 
   /** Microseconds of the Unix epoch, the same for everything between two commits. */
   nowMicros(): number {
-    if (this.clock.stale) this.arm();
-    return this.clock.nowMicros();
+    const { clock } = this;
+    if (clock.stale) {
+      this.arm();
+      clock.read();
+    }
+    return clock.micros;
+  }
+
+  /** As begin(), for who fills in the header as well, before anything else is staged. */
+  take(length: number): number {
+    if (!this.staging.fits(length)) this.makeRoom(length);
+    return this.staging.take(length);
   }
 
   /**

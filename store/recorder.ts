@@ -116,7 +116,7 @@ class ShardRecorder implements Recorder {
     this.finishRecovery(recovered);
     recovering = false;
     const ended: SessionContext["ended"] = (session, endedMicros, reason) => this.sessionEnded(session, endedMicros, reason);
-    this.context = { journal: this.journal, frames: this.frames, stats: this.stats, spare: [], ended };
+    this.context = { journal: this.journal, frames: this.frames, stats: this.stats, spare: undefined, spares: 0, ended };
   }
 
   open(session: Parameters<Recorder["open"]>[0]): SessionRecorder {

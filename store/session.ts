@@ -20,24 +20,45 @@ import {
 } from "./layout.ts";
 import type { DecisionRecord, Outcome, SessionRecorder, StatementRecord } from "./types.ts";
 
+// Of their own: V8 reads an import from its cell each time and checks it; these are numbers in its code.
+const INTENT = RECORD.intent;
+const INTENT_LENGTH = INTENT_BYTES;
+const OUTCOME = RECORD.outcome;
+const OUTCOME_LENGTH = OUTCOME_BYTES;
+/** NO_STATEMENT as 32 bits with a sign: a number that needs no object. */
+const NOT_PREPARED = NO_STATEMENT | 0;
+const copy = copyInto;
+/** Request of an operation that is none. */
+const NONE = -1;
+const CLIENTS = FROM_CLIENT;
+const SERVERS = TO_CLIENT;
+
+/** Record modes: the first bytes of each response, all, none but their digest. */
+const HEAD = 0;
+const FULL = 1;
+const DIGEST = 2;
+
 /** Responses up to this size are digested in one call at their end, which costs half of a streaming digest. */
 const ONE_CALL_BYTES = 4_096;
 const SPARE_OPERATIONS = 1_024;
 
 /** An operation between its intent and its outcome. Reused: the hot path allocates none. */
 class Operation implements IntentPlace {
-  request = 0;
+  request = NONE;
   segment = 0;
   offset = 0;
   lost = false;
-  results: RecordConfig["results"] = "head";
+  /** What is kept of the response: HEAD, FULL or DIGEST. A comparison of texts would be a call. */
+  mode = HEAD;
+  /** Some of the response is in `short` or `digest`. */
+  digested = false;
   /** Bytes of the response that may still be kept (head). */
   left = 0;
+  /** The session's next one without an outcome; of a spare one, the next spare one. */
+  next: Operation | undefined = undefined;
   short: Buffer | undefined = undefined;
   shortBytes = 0;
   digest: Hash | undefined = undefined;
-  /** The session's next one without an outcome. */
-  next: Operation | undefined = undefined;
 }
 
 /** What the sessions of one recorder share. */
@@ -45,7 +66,9 @@ export interface SessionContext {
   readonly journal: Journal;
   readonly frames: FrameWriter;
   readonly stats: { operations: number };
-  readonly spare: Operation[];
+  /** Operations that have ended, up to SPARE_OPERATIONS, for use again. */
+  spare: Operation | undefined;
+  spares: number;
   readonly ended: (session: RecordedSession, endedMicros: number, reason: string) => void;
 }
 
@@ -55,8 +78,14 @@ export class RecordedSession implements SessionRecorder, FrameOwner {
   readonly number: number;
   private definedAt = nextSlot();
   private lastRequest = 0;
-  private readonly record: RecordConfig;
-  /** Operations without an outcome, ascending by request. Nearly always one or none: an array would be two objects more to look at. */
+  /** The session's own record mode, which its operations begin with. */
+  private readonly mode: number;
+  private readonly headBytes: number;
+  /**
+   * Operations without an outcome, ascending by request. Nearly always there is one or none: that one is `own`, whose request is
+   * NONE when there is none, and no pointer is written for it. Those behind it are a list.
+   */
+  private readonly own = new Operation();
   private first: Operation | undefined = undefined;
   private last: Operation | undefined = undefined;
   operations = 0;
@@ -73,7 +102,8 @@ export class RecordedSession implements SessionRecorder, FrameOwner {
     this.context = context;
     this.number = number;
     this.info = info;
-    this.record = record;
+    this.mode = modeOf(record);
+    this.headBytes = record.headBytes;
     this.openSegment = context.journal.segment;
     this.openOffset = openOffset;
     this.firstBlock = context.frames.number;
@@ -81,34 +111,39 @@ export class RecordedSession implements SessionRecorder, FrameOwner {
   }
 
   intent(decision: DecisionRecord, statement: StatementRecord | undefined, bytes: Uint8Array, start: number, end: number): number {
-    const { journal } = this.context;
-    if (this.definedAt < journal.slotBase) this.define();
-    if (decision.storeSlot < journal.slotBase) defineDecision(journal, decision);
-    if (statement !== undefined && statement.storeSlot < journal.slotBase) defineStatement(journal, statement);
-    const { effect } = decision;
-    const at = journal.begin(INTENT_BYTES + end - start, RECORD.intent, effect === "allow" ? 0 : EFFECTS.indexOf(effect), 0);
-    const { staging } = journal;
-    const { view } = staging;
+    const { context, number } = this;
+    const { journal } = context;
+    const base = journal.slotBase;
+    if (this.definedAt < base || decision.storeSlot < base || (statement !== undefined && statement.storeSlot < base))
+      this.defineFor(decision, statement);
+    const { effect, storeSlot } = decision;
+    const statementSlot = statement === undefined ? NOT_PREPARED : statement.storeSlot;
+    const detail = effect === "allow" ? 0 : EFFECTS.indexOf(effect);
+    const length = INTENT_LENGTH + end - start;
+    const at = journal.take(length);
+    const micros = journal.nowMicros();
+    let operation = this.own;
+    if (operation.request !== NONE || this.first !== undefined) operation = this.another();
     const request = this.lastRequest + 1;
     this.lastRequest = request;
-    view.setUint32(at + 8, this.number, true);
-    view.setUint32(at + 12, request, true);
-    view.setUint32(at + 16, decision.storeSlot, true);
-    view.setUint32(at + 20, statement === undefined ? NO_STATEMENT : statement.storeSlot, true);
-    view.setFloat64(at + 24, journal.nowMicros(), true);
-    copyInto(bytes, start, end, staging, at + INTENT_BYTES);
-    const operation = this.context.spare.pop() ?? new Operation();
     operation.request = request;
     operation.lost = false;
-    operation.results = this.record.results;
-    operation.left = this.record.headBytes;
-    operation.shortBytes = 0;
+    operation.mode = this.mode;
+    operation.left = this.headBytes;
     journal.track(at, operation);
-    if (this.last === undefined) this.first = operation;
-    else this.last.next = operation;
-    this.last = operation;
     this.operations += 1;
-    this.context.stats.operations += 1;
+    context.stats.operations += 1;
+    // After all that is read: whatever goes through a view makes V8 load and check again what it knew.
+    const { staging } = journal;
+    const { view } = staging;
+    view.setInt32(at, length, true);
+    view.setInt32(at + 4, INTENT | (detail << 8), true);
+    view.setInt32(at + 8, number | 0, true);
+    view.setInt32(at + 12, request | 0, true);
+    view.setInt32(at + 16, storeSlot | 0, true);
+    view.setInt32(at + 20, statementSlot | 0, true);
+    view.setFloat64(at + 24, micros, true);
+    copy(bytes, start, end, staging, at + INTENT_LENGTH);
     return request;
   }
 
@@ -120,53 +155,60 @@ export class RecordedSession implements SessionRecorder, FrameOwner {
     error: { readonly code: string; readonly message: string } | undefined,
     masked: ReadonlyMap<string, number> | undefined,
   ): void {
-    const operation = this.take(request);
-    if (operation === undefined) return;
+    let operation: Operation | undefined = this.own;
+    if (operation.request !== request) {
+      operation = this.take(request);
+      if (operation === undefined) return;
+    }
+    // First: whatever staging it may call up, the operation has no second outcome.
+    operation.request = NONE;
     if (!operation.lost) {
       const { journal } = this.context;
       if (this.definedAt < journal.slotBase) this.define();
-      const extra = error === undefined && (masked === undefined || masked.size === 0) ? "" : extraOf(error, masked);
-      putOutcome(journal, this.number, request, operation, outcome, rows, bytes, finish(operation), extra, 0);
+      if (error === undefined && masked === undefined && operation.mode === HEAD && !operation.digested)
+        putOutcome(journal, this.number, request, operation, outcome, rows, bytes, 0, 0);
+      else putDetailed(journal, this.number, request, operation, outcome, rows, bytes, error, masked);
       journal.arm();
     }
-    operation.digest = undefined;
-    if (this.context.spare.length < SPARE_OPERATIONS) this.context.spare.push(operation);
+    if (operation.digested) forget(operation);
+    if (operation !== this.own) this.release(operation);
   }
 
   fromClient(bytes: Uint8Array, start: number, end: number): void {
-    this.context.frames.add(this, this.lastRequest, FROM_CLIENT, this.context.journal.nowMicros(), bytes, start, end);
+    this.context.frames.add(this, this.lastRequest, CLIENTS, this.context.journal.nowMicros(), bytes, start, end);
   }
 
   toClient(request: number, bytes: Uint8Array, start: number, end: number, from: number, to: number): void {
     const operation = this.find(request);
     let keep = end;
     if (operation === undefined) {
-      if (this.record.results === "digest") return;
-      if (this.record.results === "head") {
+      if (this.mode === DIGEST) return;
+      if (this.mode === HEAD) {
         keep = Math.min(end, start + this.looseLeft);
         this.looseLeft -= keep - start;
       }
-    } else if (operation.results === "head") {
+    } else if (operation.mode === HEAD) {
       if (operation.left === 0) return;
       if (start + operation.left < end) keep = start + operation.left;
       operation.left -= keep - start;
     } else {
       if (to > from) digest(operation, bytes, from, to);
-      if (operation.results === "digest") return;
+      if (operation.mode === DIGEST) return;
     }
-    if (keep > start) this.context.frames.add(this, request, TO_CLIENT, this.context.journal.nowMicros(), bytes, start, keep);
+    if (keep > start) this.context.frames.add(this, request, SERVERS, this.context.journal.nowMicros(), bytes, start, keep);
   }
 
   override(request: number, record: RecordConfig): void {
     const operation = this.find(request);
     if (operation === undefined) return;
-    operation.results = record.results;
+    operation.mode = modeOf(record);
     operation.left = record.headBytes;
   }
 
   close(reason: string): void {
     if (this.closed) return;
     this.closed = true;
+    if (this.own.request !== NONE) this.outcome(this.own.request, "unknown", 0, 0, undefined, undefined);
     while (this.first !== undefined) this.outcome(this.first.request, "unknown", 0, 0, undefined, undefined);
     const { journal } = this.context;
     // Always repeated: should the end be kept back while writing fails, it may come to stand in another segment.
@@ -179,9 +221,18 @@ export class RecordedSession implements SessionRecorder, FrameOwner {
 
   /** Operations whose intent is on record and whose outcome is not yet. */
   eachPending(visit: (request: number, place: IntentPlace) => void): void {
+    if (this.own.request !== NONE && !this.own.lost) visit(this.own.request, this.own);
     for (let operation = this.first; operation !== undefined; operation = operation.next) {
       if (!operation.lost) visit(operation.request, operation);
     }
+  }
+
+  /** What an intent refers to must stand before it in the same segment. */
+  private defineFor(decision: DecisionRecord, statement: StatementRecord | undefined): void {
+    const { journal } = this.context;
+    if (this.definedAt < journal.slotBase) this.define();
+    if (decision.storeSlot < journal.slotBase) defineDecision(journal, decision);
+    if (statement !== undefined && statement.storeSlot < journal.slotBase) defineStatement(journal, statement);
   }
 
   private define(): void {
@@ -191,13 +242,32 @@ export class RecordedSession implements SessionRecorder, FrameOwner {
   }
 
   private find(request: number): Operation | undefined {
+    return this.own.request === request ? this.own : this.findBehind(request);
+  }
+
+  private findBehind(request: number): Operation | undefined {
     for (let operation = this.first; operation !== undefined; operation = operation.next) {
       if (operation.request >= request) return operation.request === request ? operation : undefined;
     }
     return undefined;
   }
 
-  /** Remove and return; answers come in order, so it is nearly always the first. */
+  /** An operation at the end of the list, behind those that await their outcome. */
+  private another(): Operation {
+    const { context } = this;
+    const operation = context.spare ?? new Operation();
+    if (operation === context.spare) {
+      context.spare = operation.next;
+      context.spares -= 1;
+      operation.next = undefined;
+    }
+    if (this.last === undefined) this.first = operation;
+    else this.last.next = operation;
+    this.last = operation;
+    return operation;
+  }
+
+  /** Remove from the list and return; answers come in order, so it is nearly always the first. */
   private take(request: number): Operation | undefined {
     let before: Operation | undefined;
     let found = this.first;
@@ -212,9 +282,23 @@ export class RecordedSession implements SessionRecorder, FrameOwner {
     found.next = undefined;
     return found;
   }
+
+  private release(operation: Operation): void {
+    const { context } = this;
+    if (context.spares >= SPARE_OPERATIONS) return;
+    operation.next = context.spare;
+    context.spare = operation;
+    context.spares += 1;
+  }
+}
+
+function modeOf(record: RecordConfig): number {
+  if (record.results === "head") return HEAD;
+  return record.results === "full" ? FULL : DIGEST;
 }
 
 function digest(operation: Operation, bytes: Uint8Array, start: number, end: number): void {
+  operation.digested = true;
   if (operation.digest === undefined) {
     if (operation.shortBytes + end - start <= ONE_CALL_BYTES) {
       operation.short ??= Buffer.alloc(ONE_CALL_BYTES);
@@ -231,8 +315,14 @@ function digest(operation: Operation, bytes: Uint8Array, start: number, end: num
 /** SHA-256 of the response, a character a byte (a Buffer would cost twice as much), or undefined in head mode. */
 function finish(operation: Operation): string | undefined {
   if (operation.digest !== undefined) return operation.digest.digest("binary");
-  if (operation.results === "head") return undefined;
+  if (operation.mode === HEAD) return undefined;
   return hash("sha256", (operation.short ?? EMPTY).subarray(0, operation.shortBytes), "binary");
+}
+
+function forget(operation: Operation): void {
+  operation.digested = false;
+  operation.shortBytes = 0;
+  operation.digest = undefined;
 }
 
 function defineDecision(journal: Journal, decision: DecisionRecord): void {
@@ -264,7 +354,29 @@ function extraOf(
   });
 }
 
-/** Stage an outcome; layout.ts has its layout. */
+/** Stage an outcome with its digest, error and masks as far as there are any. */
+function putDetailed(
+  journal: Journal,
+  session: number,
+  request: number,
+  operation: Operation,
+  outcome: Outcome,
+  rows: number,
+  bytes: number,
+  error: { readonly code: string; readonly message: string } | undefined,
+  masked: ReadonlyMap<string, number> | undefined,
+): void {
+  const sha256 = finish(operation);
+  const extra = error === undefined && (masked === undefined || masked.size === 0) ? "" : extraOf(error, masked);
+  const digestBytes = sha256 === undefined ? 0 : DIGEST_BYTES;
+  const flags = (sha256 === undefined ? 0 : OUTCOME_HAS_DIGEST) | (extra === "" ? 0 : OUTCOME_HAS_EXTRA);
+  const at = putOutcome(journal, session, request, operation, outcome, rows, bytes, digestBytes + Buffer.byteLength(extra), flags);
+  const { buffer } = journal.staging;
+  if (sha256 !== undefined) buffer.write(sha256, at + OUTCOME_BYTES, DIGEST_BYTES, "latin1");
+  if (extra !== "") buffer.write(extra, at + OUTCOME_BYTES + digestBytes, "utf8");
+}
+
+/** Stage an outcome; layout.ts has its layout. @returns where it is; the caller fills in the `more` bytes behind it */
 function putOutcome(
   journal: Journal,
   session: number,
@@ -273,29 +385,25 @@ function putOutcome(
   outcome: Outcome,
   rows: number,
   bytes: number,
-  sha256: string | undefined,
-  extra: string,
+  more: number,
   flags: number,
-): void {
-  const digestBytes = sha256 === undefined ? 0 : DIGEST_BYTES;
-  const extraBytes = extra === "" ? 0 : Buffer.byteLength(extra);
-  const allFlags = flags | (sha256 === undefined ? 0 : OUTCOME_HAS_DIGEST) | (extra === "" ? 0 : OUTCOME_HAS_EXTRA);
-  const at = journal.begin(
-    OUTCOME_BYTES + digestBytes + extraBytes,
-    RECORD.outcome,
-    outcome === "done" ? 0 : OUTCOMES.indexOf(outcome),
-    allFlags,
-  );
-  const { view, buffer } = journal.staging;
-  view.setUint32(at + 8, session, true);
-  view.setUint32(at + 12, request, true);
-  view.setFloat64(at + 16, journal.nowMicros(), true);
+): number {
+  const detail = outcome === "done" ? 0 : OUTCOMES.indexOf(outcome);
+  const length = OUTCOME_LENGTH + more;
+  const at = journal.take(length);
+  const micros = journal.nowMicros();
+  const { segment, offset } = place;
+  const { view } = journal.staging;
+  view.setInt32(at, length, true);
+  view.setInt32(at + 4, OUTCOME | (detail << 8) | (flags << 16), true);
+  view.setInt32(at + 8, session | 0, true);
+  view.setInt32(at + 12, request | 0, true);
+  view.setFloat64(at + 16, micros, true);
   view.setFloat64(at + 24, rows, true);
   view.setFloat64(at + 32, bytes, true);
-  view.setUint32(at + 40, place.segment, true);
-  view.setUint32(at + 44, place.offset, true);
-  if (sha256 !== undefined) buffer.write(sha256, at + OUTCOME_BYTES, DIGEST_BYTES, "latin1");
-  if (extra !== "") buffer.write(extra, at + OUTCOME_BYTES + digestBytes, "utf8");
+  view.setInt32(at + 40, segment | 0, true);
+  view.setInt32(at + 44, offset | 0, true);
+  return at;
 }
 
 function putClose(journal: Journal, session: number, micros: number, operations: number, reason: string): void {
@@ -314,7 +422,7 @@ export function putUnknown(
   request: number,
   place: { readonly segment: number; readonly offset: number },
 ): void {
-  putOutcome(journal, session, request, place, "unknown", 0, 0, undefined, "", OUTCOME_RECOVERED);
+  putOutcome(journal, session, request, place, "unknown", 0, 0, 0, OUTCOME_RECOVERED);
 }
 
 /** After a crash: a session that has no end gets one. */

@@ -6,6 +6,8 @@
 
 /** Up to this a loop is faster than making a view for TypedArray.set(). */
 const LOOP_BYTES = 256;
+/** From here on it is worth while to have the code for 32 bytes a step in the cache. */
+const LONG_BYTES = 128;
 const NEAR_BYTES = 96;
 
 /** Memory that is copied to, and its view. */
@@ -42,24 +44,43 @@ export function viewOf(bytes: Uint8Array): DataView {
 /** A destination of its own. */
 export const destination = (buffer: Uint8Array): Destination => ({ buffer, view: newView(buffer) });
 
-/** Copy from[start, end) to `to` at `at`; the ranges must not overlap. @throws RangeError when either lies outside */
+/**
+ * Copy from[start, end) to `to` at `at`; the ranges must not overlap. @throws RangeError when either lies outside
+ *
+ * V8 inlines functions of up to 460 bytes of bytecode. This one is longer, with all its cases in it, so that there is one for everybody
+ * who copies on the data path: it was three in each batch, with 25 cache lines of code each.
+ */
 export function copyInto(from: Uint8Array, start: number, end: number, to: Destination, at: number): void {
-  if (end - start > LOOP_BYTES) {
+  const length = end - start;
+  if (length > LOOP_BYTES) {
     if (start < 0 || end > from.length) throw new RangeError("the range to copy lies outside the bytes");
     to.buffer.set(from.subarray(start, end), at);
     return;
   }
-  const source = viewOf(from);
+  let source = firstView;
+  if (from !== firstBytes) source = from === secondBytes ? secondView : viewOf(from);
   const { view } = to;
-  const last = end - 8;
   const shift = at - start;
-  if (last < start) {
+  if (length >= 8) {
+    const last = end - 8;
+    let index = start;
+    if (length >= LONG_BYTES) {
+      for (; index <= last - 24; index += 32) {
+        view.setBigUint64(index + shift, source.getBigUint64(index, true), true);
+        view.setBigUint64(index + shift + 8, source.getBigUint64(index + 8, true), true);
+        view.setBigUint64(index + shift + 16, source.getBigUint64(index + 16, true), true);
+        view.setBigUint64(index + shift + 24, source.getBigUint64(index + 24, true), true);
+      }
+    }
+    for (; index < last; index += 8) view.setBigUint64(index + shift, source.getBigUint64(index, true), true);
+    // The last eight, some of which may have been copied before.
+    view.setBigUint64(last + shift, source.getBigUint64(last, true), true);
+  } else if (length >= 4) {
+    view.setUint32(at, source.getUint32(start));
+    view.setUint32(at + length - 4, source.getUint32(end - 4));
+  } else {
     for (let index = start; index < end; index += 1) view.setUint8(index + shift, source.getUint8(index));
-    return;
   }
-  for (let index = start; index < last; index += 8) view.setBigUint64(index + shift, source.getBigUint64(index, true), true);
-  // The last eight, some of which may have been copied before.
-  view.setBigUint64(last + shift, source.getBigUint64(last, true), true);
 }
 
 /** A copy of its own: a Buffer's slice() would be a view of memory that the next read overwrites. */

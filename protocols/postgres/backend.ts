@@ -5,8 +5,8 @@ import type { CutReason } from "./cut.ts";
 import { Descriptions } from "./descriptions.ts";
 import { Answers, checkPrivileges } from "./doubt.ts";
 import { EffectsSinceReady } from "./effects.ts";
-import { FORWARD, FORWARD_AND_ADD, MessageFramer, type MessageVisitor, REPLACE } from "./frame.ts";
-import { BACKEND_LIMITS, TYPE } from "./messages.ts";
+import { FORWARD_AND_ADD, FORWARD as forward, MessageFramer, type MessageVisitor, REPLACE } from "./frame.ts";
+import { BACKEND_LIMITS, TYPE as types } from "./messages.ts";
 import { errorFields } from "./notices.ts";
 import { maskedNotice, searchedString } from "./outside-rows.ts";
 import { readParameterStatus } from "./parameter-status.ts";
@@ -16,6 +16,10 @@ import { ResultMasks } from "./result-masks.ts";
 import { parseSearchPath } from "./search-path.ts";
 import { TargetSide } from "./sides.ts";
 import { skipToSync } from "./skip.ts";
+
+// Of its own, as in frame.ts.
+const TYPE = types;
+const FORWARD = forward;
 
 /** The target's side of a session: each message is matched with what it answers, masked, recorded, and sent on. */
 export class BackendReader extends TargetSide implements MessageVisitor {

@@ -45,6 +45,11 @@ export interface MessageVisitor {
   emit(replacement: Uint8Array | undefined, answer: number, bytes: Uint8Array, start: number, end: number): void;
 }
 
+// Of their own: V8 reads what is exported or imported from its cell each time and checks it; these are numbers in its code.
+const FORWARDED = FORWARD;
+const REPLACED = REPLACE;
+const HELD = HOLD;
+
 const HEADER_BYTES = 5;
 const FIRST_ASSEMBLY_BYTES = 4_096;
 /** With less of a chunk left, passesUpTo() costs more than it saves; more is one large message that had to be put together. */
@@ -191,7 +196,7 @@ export class MessageFramer {
       }
       const answer = visitor.message(type, bytes, start, next, end);
       if (this.#stopped) return;
-      if (answer === HOLD) {
+      if (answer === HELD) {
         if (runStart < start) visitor.run(bytes, runStart, start);
         const behind = visitor.replacement;
         visitor.replacement = undefined;
@@ -200,8 +205,8 @@ export class MessageFramer {
         this.#keep(bytes, start, end);
         return;
       }
-      if (answer !== FORWARD) {
-        const upTo = answer === REPLACE ? start : next;
+      if (answer !== FORWARDED) {
+        const upTo = answer === REPLACED ? start : next;
         if (runStart < upTo) visitor.run(bytes, runStart, upTo);
         const replacement = visitor.replacement;
         visitor.replacement = undefined;

@@ -1,6 +1,6 @@
 import { copyOf, Keep, zeroIn } from "../../core/bytes/copy.ts";
 import { SluiceError } from "../../core/errors.ts";
-import { LIMITS } from "../../core/limits.ts";
+import { LIMITS as limits } from "../../core/limits.ts";
 import type { Refused } from "../../core/verdict.ts";
 import { NameReader, readBind } from "./bind.ts";
 import { copyDataPasses, copyInEnds, inCopyIn } from "./copy-in.ts";
@@ -8,8 +8,8 @@ import { type Decision, UNKNOWN_RELATION } from "./decide.ts";
 import { refusalResponse, sqlState } from "./deny.ts";
 import { ask, matters, mattersToStatement } from "./doubt.ts";
 import { sentEffects } from "./effects.ts";
-import { FORWARD, FORWARD_AND_ADD, HOLD, MessageFramer, type MessageVisitor, REPLACE } from "./frame.ts";
-import { describe, FRONTEND_LIMITS, flush, parse, query, TYPE } from "./messages.ts";
+import { FORWARD_AND_ADD, FORWARD as forward, HOLD as hold, MessageFramer, type MessageVisitor, REPLACE } from "./frame.ts";
+import { describe, FRONTEND_LIMITS, flush, parse, query, TYPE as types } from "./messages.ts";
 import { Subject } from "./moment.ts";
 import { NamedOperations } from "./named.ts";
 import { utf8 } from "./notices.ts";
@@ -22,6 +22,7 @@ import type { Classified } from "./sql/types.ts";
 import { type Portal, type PreparedStatement, recordOf } from "./statements.ts";
 import { certain } from "./uncommitted.ts";
 
+const [LIMITS, TYPE, FORWARD, HOLD] = [limits, types, forward, hold] as const; // Of its own, as in frame.ts.
 const FLUSH = flush();
 const NO_BYTES = new Uint8Array(0);
 /** Parameters of the portals of all sessions of this thread. */

@@ -1,5 +1,5 @@
 import { SluiceError, toSluiceError } from "../../core/errors.ts";
-import { LIMITS } from "../../core/limits.ts";
+import { LIMITS as limits } from "../../core/limits.ts";
 import type { Masker } from "../../core/mask/types.ts";
 import type { Wire } from "../../core/net/types.ts";
 import type { LimitRule, SessionPolicy } from "../../core/policy/types.ts";
@@ -16,6 +16,9 @@ import { Quotas } from "./quotas.ts";
 import type { RelayOptions, RelayRoom } from "./relay-options.ts";
 import { SearchPath } from "./search-path.ts";
 import { NamedObjects } from "./statements.ts";
+
+// Of its own, as in frame.ts.
+const LIMITS = limits;
 
 /**
  * One PostgreSQL session between its two wires, from ReadyForQuery to close. Client messages go through
