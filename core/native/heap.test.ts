@@ -59,14 +59,14 @@ test("chunks lie beside one another, from the beginning of a block; what a progr
 at = [chunk() for _ in range(20)]
 for k, a in enumerate(at): ctypes.memset(a, k + 1, CHUNK)
 kept = all(ctypes.string_at(a, CHUNK) == bytes([k + 1]) * CHUNK for k, a in enumerate(at))
-others = [ask(length=CHUNK), ask(hint=None), ask(hint=HINT + 4096), ask(protection=0), ask(length=REQUEST + 4096), ask(flags=0x21)]
-back = [libc.munmap(a, n) for a, n in zip(others, (CHUNK, REQUEST, REQUEST, REQUEST, REQUEST + 4096, REQUEST))]
+others = [ask(length=CHUNK), ask(hint=None), ask(hint=HINT + 4096), ask(protection=0), ask(length=REQUEST + 4096), ask(flags=0x21), ask(flags=0x32)]
+back = [libc.munmap(a, n) for a, n in zip(others, (CHUNK, REQUEST, REQUEST, REQUEST, REQUEST + 4096, REQUEST, REQUEST))]
 print(json.dumps({"steps": [b - a for a, b in zip(at, at[1:])], "aligned": at[0] % BLOCK, "kept": kept, "back": back,
   "within": sum(at[0] <= a < at[0] + (16 << 30) for a in others)}))`);
-  assert.deepEqual(said, { steps: Array(19).fill(256 * 1024), aligned: 0, kept: true, back: [0, 0, 0, 0, 0, 0], within: 0 });
+  assert.deepEqual(said, { steps: Array(19).fill(256 * 1024), aligned: 0, kept: true, back: [0, 0, 0, 0, 0, 0, 0], within: 0 });
 });
 
-test("a chunk that is given back is not resident, is the next that is taken, and comes as zeros, also when its end had been cut off or it was read-only", () => {
+test("a chunk that is given back is not resident, is the next that is taken, and comes as zeros, also when its end had been cut off, it was read-only or locked", () => {
   const said = python(`
 at = [chunk() for _ in range(24)]
 for a in at: ctypes.memset(a, 255, CHUNK)
@@ -77,14 +77,53 @@ assert libc.munmap(at[9], CHUNK - 8192) == 0
 assert libc.munmap(at[3], CHUNK) == 0
 assert libc.munmap(at[3], CHUNK) == 0
 after = resident(at[0], 24 * CHUNK)
-again = [chunk(), chunk(), chunk()]
+assert libc.mlock(ctypes.c_void_p(at[12] + 4096), 4096) == 0
+assert libc.munmap(at[12], CHUNK) == 0
+again = [chunk(), chunk(), chunk(), chunk()]
 zeros = all(ctypes.string_at(a, CHUNK) == bytes(CHUNK) for a in again)
 for a in again: ctypes.memset(a, 1, CHUNK)
-rest = all(ctypes.string_at(a, CHUNK) == b"\\xff" * CHUNK for k, a in enumerate(at) if k not in (3, 9))
+rest = all(ctypes.string_at(a, CHUNK) == b"\\xff" * CHUNK for k, a in enumerate(at) if k not in (3, 9, 12))
+assert libc.munlock(ctypes.c_void_p(at[12] + 4096), 4096) == 0
 for a in at: libc.munmap(a, CHUNK)
-print(json.dumps({"freed": before - after, "again": [again[0] == at[3], again[1] == at[9], again[2] == at[23] + CHUNK], "zeros": zeros, "rest": rest,
+print(json.dumps({"freed": before - after, "again": [again[0] == at[3], again[1] == at[9], again[2] == at[12], again[3] == at[23] + CHUNK], "zeros": zeros, "rest": rest,
   "left": resident(at[0], 24 * CHUNK)}))`);
-  assert.deepEqual(said, { freed: 2 * 256 * 1024, again: [true, true, true], zeros: true, rest: true, left: 0 });
+  assert.deepEqual(said, { freed: 2 * 256 * 1024, again: [true, true, true, true], zeros: true, rest: true, left: 0 });
+});
+
+test("a block of which a chunk was given back is none for large pages until it is whole again, or empty", (context) => {
+  const said = python(`
+libc.madvise.argtypes = [ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int]
+def advised(at):
+    inside = False
+    for line in open("/proc/self/smaps"):
+        words = line.split()
+        if "-" in words[0] and not words[0].endswith(":"):
+            first, end = (int(part, 16) for part in words[0].split("-"))
+            inside = first <= at < end
+        elif inside and words[0] == "AnonHugePages:": large = int(words[1])
+        elif inside and words[0] == "VmFlags:": return ["hg" if "hg" in words else "nh" if "nh" in words else "", large]
+at = [chunk() for _ in range(24)]
+for a in at: ctypes.memset(a, 1, CHUNK)
+steps, whole_before = [advised(at[8])[0]], advised(at[8])[1]
+libc.munmap(at[9], CHUNK)
+libc.munmap(at[10], CHUNK)
+steps += [advised(at[8])[0], advised(at[0])[0]]
+ctypes.memset(chunk(), 1, CHUNK)
+steps += [advised(at[8])[0]]
+ctypes.memset(chunk(), 1, CHUNK)
+steps += [advised(at[8])[0]]
+collapsed = advised(at[8])[1] == whole_before
+# Whether the kernel can do that at all.
+other = ask(length=2 * BLOCK, hint=None)
+whole = -(-other // BLOCK) * BLOCK
+libc.madvise(whole, BLOCK, 15)
+ctypes.memset(whole, 1, BLOCK)
+libc.madvise(whole, BLOCK, 14)
+can = libc.madvise(whole, BLOCK, 25) == 0
+for a in at[8:16]: libc.munmap(a, CHUNK)
+print(json.dumps([steps + [advised(at[8])[0]], collapsed or not can]))`);
+  if ((said as [string[]])[0][0] === "") return context.skip("the kernel has no large pages");
+  assert.deepEqual(said, [["hg", "nh", "hg", "nh", "hg", "hg"], true]);
 });
 
 test("where all chunks are taken, the kernel gives others, and what lies behind the last one stays as it is", () => {
@@ -189,6 +228,19 @@ test("V8's heap is there, of workers too, and is what was stored in it", () => {
   assert.deepEqual(preloaded({ args }), { sum: 0, scattered: false });
   // The kernel lays other things of that size beside one another, so a few may look like it; without the library there are many more.
   assert.deepEqual(preloaded({ args, preload: "" }), { sum: 0, scattered: true });
+});
+
+test("V8's code range is advised to have large pages", (context) => {
+  const script = `
+    let size = 0, advised = 0;
+    for (const line of require("node:fs").readFileSync("/proc/self/smaps", "utf8").split("\\n")) {
+      if (line.startsWith("Size:")) size = parseInt(line.slice(5)) / 1024;
+      if (line.startsWith("VmFlags:") && / hg( |$)/.test(line)) advised += size;
+    }
+    console.log(JSON.stringify(advised / 1024));`;
+  const gibibytes = preloaded({ args: ["-e", script] }) as number;
+  if (gibibytes === 0) return context.skip("the kernel has no large pages");
+  assert.ok(gibibytes > 16.25, `${gibibytes} GiB are advised`);
 });
 
 test("programs that it starts do not have it, but what else was to be preloaded", () => {
