@@ -71,6 +71,7 @@ void becomeDense(size_t index) {
 /** The lowest free chunk, zeroed, or null. */
 char* takeChunk() {
   char* chunk = nullptr;
+  char* whole = nullptr;
   pthread_mutex_lock(&lock);
   while (firstFree < kBlocks && blocks[firstFree].used == kFull) firstFree++;
   if (firstFree < kBlocks) {
@@ -82,11 +83,13 @@ char* takeChunk() {
       chunk = addressOf(firstFree) + place * kChunk;
       if (block.sparse && block.used == kFull) {
         becomeDense(firstFree);
-        madvise(addressOf(firstFree), kBlock, MADV_COLLAPSE);
+        whole = addressOf(firstFree);
       }
     }
   }
   pthread_mutex_unlock(&lock);
+  // Takes milliseconds, so the other threads do not wait for it. A chunk that is given back meanwhile is given back, of a large page or of small ones.
+  if (whole != nullptr) madvise(whole, kBlock, MADV_COLLAPSE);
   return chunk;
 }
 
