@@ -1,12 +1,13 @@
 import assert from "node:assert/strict";
 import { type ChildProcess, execFile, spawn, spawnSync } from "node:child_process";
-import { existsSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";
+import { copyFileSync, existsSync, mkdirSync, mkdtempSync, readFileSync, rmSync, symlinkSync, writeFileSync } from "node:fs";
 import { connect } from "node:net";
 import { tmpdir } from "node:os";
 import { join, resolve } from "node:path";
 import { createInterface } from "node:readline";
 import { after, before, it } from "node:test";
 import { setTimeout as sleep } from "node:timers/promises";
+import { addonFolder } from "../core/native/build.ts";
 
 const LAUNCHER = resolve(import.meta.dirname, "..", "sluice");
 const RUN_MILLIS = 60_000;
@@ -182,6 +183,22 @@ it("has V8's heap in one place, unless SLUICE_LARGE_PAGES says off", { timeout: 
   const refused = spawnSync(LAUNCHER, ["serve"], { cwd: folder, encoding: "utf8", env: { ...process.env, SLUICE_LARGE_PAGES: "some" } });
   assert.equal(refused.status, 1);
   assert.match(refused.stderr, /SLUICE_LARGE_PAGES is "some"[^]*on \(as without it\) or off/);
+});
+
+it("starts from any folder, and preloads from those that the dynamic linker's list can name", { timeout: RUN_MILLIS }, () => {
+  const stub = `const maps = require("node:fs").readFileSync("/proc/self/maps", "utf8");
+    console.log(JSON.stringify([maps.includes("sluice_heap.node"), process.env.LD_PRELOAD ?? null, process.argv.slice(2)]));`;
+  for (const [name, there] of [["plain", true] as const, ["a b", false] as const, ["a:b", false] as const, ["a$LIB", false] as const]) {
+    const root = join(folder, name);
+    for (const part of ["core/native/build/Release", "node_modules/.bin", "control/cli"]) mkdirSync(join(root, part), { recursive: true });
+    copyFileSync(LAUNCHER, join(root, "sluice"));
+    copyFileSync(join(addonFolder(), "sluice_heap.node"), join(root, "core/native/build/Release/sluice_heap.node"));
+    symlinkSync(process.execPath, join(root, "node_modules/.bin/node"));
+    writeFileSync(join(root, "control/cli/main.ts"), stub);
+    symlinkSync(join(root, "sluice"), join(folder, `link ${name}`));
+    const { status, stdout, stderr } = spawnSync(join(folder, `link ${name}`), ["serve", "-c", "x y"], { encoding: "utf8" });
+    assert.deepEqual([status, stderr, JSON.parse(stdout)], [0, "", [there, null, ["serve", "-c", "x y"]]], name);
+  }
 });
 
 async function until(holds: () => Promise<boolean>): Promise<void> {

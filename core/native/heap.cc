@@ -17,9 +17,13 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <sys/resource.h>
 #include <sys/syscall.h>
 #include <unistd.h>
 
+#ifndef MADV_COLD
+#define MADV_COLD 20  // Linux 5.4
+#endif
 #ifndef MADV_COLLAPSE
 #define MADV_COLLAPSE 25  // Linux 6.1; an older kernel says EINVAL, and khugepaged does it in its own time.
 #endif
@@ -67,6 +71,7 @@ void becomeDense(size_t index) {
 /** The lowest free chunk, zeroed, or null. */
 char* takeChunk() {
   char* chunk = nullptr;
+  char* whole = nullptr;
   pthread_mutex_lock(&lock);
   while (firstFree < kBlocks && blocks[firstFree].used == kFull) firstFree++;
   if (firstFree < kBlocks) {
@@ -78,11 +83,13 @@ char* takeChunk() {
       chunk = addressOf(firstFree) + place * kChunk;
       if (block.sparse && block.used == kFull) {
         becomeDense(firstFree);
-        madvise(addressOf(firstFree), kBlock, MADV_COLLAPSE);
+        whole = addressOf(firstFree);
       }
     }
   }
   pthread_mutex_unlock(&lock);
+  // Takes milliseconds, so the other threads do not wait for it. A chunk that is given back meanwhile is given back, of a large page or of small ones.
+  if (whole != nullptr) madvise(whole, kBlock, MADV_COLLAPSE);
   return chunk;
 }
 
@@ -93,17 +100,21 @@ void giveChunk(char* at) {
   pthread_mutex_lock(&lock);
   Block& block = blocks[index];
   if ((block.used & bit) != 0) {
-    // V8 makes the pages of its read-only space read-only.
-    mprotect(at, kChunk, PROT_READ | PROT_WRITE);
     if (!block.sparse) {
       block.sparse = true;
       madvise(addressOf(index), kBlock, MADV_NOHUGEPAGE);
+      // Splits the large page. The kernel keeps one of which a part is unmapped whole, and nobody else gets that memory before it runs short.
+      madvise(at, kChunk, MADV_COLD);
     }
+    // V8 makes the pages of its read-only space read-only. A chunk that stays so (RLIMIT_DATA) is not given to anybody again.
+    const bool writable = mprotect(at, kChunk, PROT_READ | PROT_WRITE) == 0;
     // Locked memory cannot be given back. What is taken again has to be zeros all the same.
-    if (madvise(at, kChunk, MADV_DONTNEED) != 0) memset(at, 0, kChunk);
-    block.used = static_cast<uint8_t>(block.used & ~bit);
-    if (block.used == 0) becomeDense(index);
-    if (index < firstFree) firstFree = index;
+    if (madvise(at, kChunk, MADV_DONTNEED) != 0 && writable) memset(at, 0, kChunk);
+    if (writable) {
+      block.used = static_cast<uint8_t>(block.used & ~bit);
+      if (block.used == 0) becomeDense(index);
+      if (index < firstFree) firstFree = index;
+    }
   }
   pthread_mutex_unlock(&lock);
 }
@@ -127,6 +138,9 @@ void leaveEnvironment() {
 __attribute__((constructor)) void reserve() {
   leaveEnvironment();
   if (sysconf(_SC_PAGESIZE) != static_cast<long>(kSystemPage)) return;
+  // Where addresses are rationed (ulimit -v), V8 and WebAssembly need them more.
+  rlimit addresses;
+  if (getrlimit(RLIMIT_AS, &addresses) != 0 || addresses.rlim_cur != RLIM_INFINITY) return;
   const int flags = MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE;
   // A block more to align it, and one behind: V8's advice about the surplus of the last chunk then meets addresses that are ours.
   void* all = kernelMap(nullptr, kSpan + 2 * kBlock, PROT_NONE, flags, -1, 0);
@@ -146,7 +160,9 @@ __attribute__((constructor)) void reserve() {
 EXPORTED void* mmap(void* at, size_t length, int protection, int flags, int fd, off_t offset) {
   const bool own = (flags & (MAP_ANONYMOUS | MAP_PRIVATE | MAP_FIXED | MAP_FIXED_NOREPLACE)) == (MAP_ANONYMOUS | MAP_PRIVATE);
   if (own && at != nullptr && span != nullptr) {
-    if (length == kRequest && protection == (PROT_READ | PROT_WRITE)) {
+    // V8 aligns its hint as it wants the chunk. A request of this length that is not for a chunk would be used beyond the chunk, in another one.
+    const bool aligned = reinterpret_cast<uintptr_t>(at) % kChunk == 0;
+    if (aligned && length == kRequest && protection == (PROT_READ | PROT_WRITE)) {
       char* chunk = takeChunk();
       if (chunk != nullptr) {
         surplus = chunk + kChunk;
@@ -168,11 +184,12 @@ EXPORTED void* mmap(void* at, size_t length, int protection, int flags, int fd, 
  */
 EXPORTED int munmap(void* at, size_t length) {
   char* from = static_cast<char*>(at);
-  if (span == nullptr || from < span || from >= span + kSpan) return static_cast<int>(syscall(SYS_munmap, at, length));
-  if (from == surplus && length == kRequest - kChunk) {
+  // The surplus of the last chunk lies behind the span: it stays reserved too, or the next time it would be somebody else's.
+  if (from != nullptr && from == surplus && length == kRequest - kChunk) {
     surplus = nullptr;
     return 0;
   }
+  if (span == nullptr || from < span || from >= span + kSpan) return static_cast<int>(syscall(SYS_munmap, at, length));
   if (length == 0 || (static_cast<size_t>(from - span) % kSystemPage) != 0) {
     errno = EINVAL;
     return -1;
