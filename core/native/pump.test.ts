@@ -1,8 +1,10 @@
 import assert from "node:assert/strict";
 import { once } from "node:events";
+import { existsSync, readdirSync, readFileSync } from "node:fs";
 import { type AddressInfo, createServer, type Server, type Socket } from "node:net";
 import { after, before, test } from "node:test";
 import { setTimeout as sleep } from "node:timers/promises";
+import { Worker } from "node:worker_threads";
 import { buildNative } from "./build.ts";
 import { NativePump, RUN_WORDS, SLOT, SLOT_WORDS } from "./pump.ts";
 
@@ -69,4 +71,31 @@ test("what lies outside the shared memory, or belongs to no connection, is refus
   closeSlot = () => {};
   assert.equal(pump.slots[slot * SLOT_WORDS + SLOT.generation], 0);
   assert.throws(() => pump.close(slot), { code: "ERR_INVALID_ARG_TYPE" }, "closed twice");
+});
+
+/** The scheduler's slices of this process's threads, in nanoseconds. */
+const slices = (): readonly number[] =>
+  readdirSync("/proc/self/task").map((thread) =>
+    Number(/^se\.slice +: +(\d+)$/m.exec(readFileSync(`/proc/self/task/${thread}/sched`, "utf8"))?.[1]),
+  );
+
+test("the thread of a pump has a short slice, and no other thread", { timeout: 20_000 }, async (context) => {
+  if (!existsSync("/proc/self/sched") || !/^se\.slice /m.test(readFileSync("/proc/self/sched", "utf8"))) {
+    return context.skip("the kernel does not tell a thread's slice in /proc/<pid>/sched: Linux 6.12 with CONFIG_SCHED_DEBUG is needed");
+  }
+  const short = (): number => slices().filter((nanos) => nanos === 100_000).length;
+  const before = short();
+  const worker = new Worker(
+    `const { parentPort, workerData } = require("node:worker_threads");
+    import(workerData).then(({ NativePump }) => {
+      globalThis.pump = new NativePump(1_024, () => {});
+      parentPort.postMessage("open");
+      parentPort.on("message", () => {});
+    });`,
+    { eval: true, workerData: new URL("./pump.ts", import.meta.url).href },
+  );
+  await once(worker, "message");
+  assert.equal(short(), before + 1);
+  await worker.terminate();
+  assert.equal(short(), before);
 });
