@@ -13,7 +13,7 @@ const ids = (...args: string[]): readonly string[] => read(...args).modes.map(({
 
 test("modes are run once each, the gateway with everything on once for each number of workers", () => {
   assert.deepEqual(ids(), ["direct", "haproxy", "pgbouncer", "sluice"]);
-  assert.equal(ids("--modes", "all").length, 10);
+  assert.equal(ids("--modes", "all").length, 11);
   assert.deepEqual(ids("--modes", "sluice,sluice-bare,direct", "--workers", "2,1"), ["direct", "sluice-bare", "sluice", "sluice/2"]);
   assert.equal(labelOf("sluice/2"), "Sluice, 2 workers");
   assert.throws(() => ids("--modes", "nginx"), /"nginx" is none of/);

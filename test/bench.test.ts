@@ -108,6 +108,7 @@ test("the benchmark suite measures every figure of every mode, and compares with
       "sluice-digest",
       "sluice-full",
       "sluice-sockets",
+      "sluice-small-pages",
     ];
     assert.deepEqual(Object.keys(read(second).workloads[0]?.modes ?? {}), all);
     assert.match(compared.stdout, /^\| pgbench -S -M prepared, Sluice, p99 ms +\| +[\d.]+ \| +[\d.]+ \| +[\d.]+ \|/m);
